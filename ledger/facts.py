@@ -1,0 +1,79 @@
+"""Facts and entries as values: the words in which rooms speak to the books.
+
+Knows their shapes only. Refuses to know how they are booked (`entries.py`), who may approve
+(`gateway/control`), and where they are stored (`journal.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import msgspec
+
+
+class Posting(msgspec.Struct, frozen=True):
+    """One side of an entry. `minor` is signed: debit positive, credit negative, never zero."""
+
+    account: AccountName
+    minor: int
+
+
+class AccountName(msgspec.Struct, frozen=True):
+    """What an account is called before it has a number: unique in a book."""
+
+    kind: str  # a kind of `chart.py`
+    owner: str  # client, trading account, provider, partner id; "" for the house's own
+    currency: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A balanced journal entry that is not booked yet.
+
+    book       the legal entity's set of accounts
+    kind       what happened, a kind of `chart.py`
+    key        its natural key: with book and kind it exists once, for ever
+    effective  the day it belongs to in the accounts
+    postings   two or more; they sum to zero in each currency
+    ref        the object it speaks of (payment, operation), for readers
+    """
+
+    book: int
+    kind: str
+    key: str
+    effective: date
+    postings: tuple[Posting, ...]
+    ref: str = ""
+
+
+class DepositSettled(msgspec.Struct, frozen=True, tag=True):
+    """A client's deposit reached the wallet. Amount in minor units of `currency`."""
+
+    book: int
+    payment_id: str
+    client_id: str
+    psp: str
+    currency: str
+    minor: int
+
+
+class ClientApproved(msgspec.Struct, frozen=True, tag=True):
+    """A client passed review."""
+
+    client_id: str
+    entity: str
+
+
+Fact = DepositSettled | ClientApproved
+
+
+class Approved(msgspec.Struct, frozen=True):
+    """An approval as the books receive it; maker and checker are persons and never the same."""
+
+    id: str
+    maker: str
+    checker: str
+    policy_version: str
+
+    def __post_init__(self) -> None:
+        if self.maker == self.checker:
+            raise ValueError(f"approval {self.id}: maker and checker are one person")
