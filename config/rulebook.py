@@ -1,0 +1,299 @@
+"""The shape of the business rules: who the broker is, who it works with, what may go where.
+
+Knows names, types and bounds of every value, and where it was written. Refuses to know what a value
+means: the router, the bridge and the access control compile their own parts and find their own
+mistakes (`gateway/control/rulebook.py` asks them all).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from config.findings import NOWHERE, Finding, Where
+
+__all__ = [
+    "ApprovalPolicy", "Brand", "Document", "Entity", "Finding", "Group", "Onboarding", "Outbox",
+    "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook", "When", "Where",
+]  # fmt: skip
+
+Id = Annotated[
+    str,
+    Meta(
+        pattern="^[a-z][a-z0-9-]{0,31}$",
+        description="a short name of small letters, digits and hyphens, such as `fx-eu`",
+    ),
+]
+Anyone = Annotated[
+    str,
+    Meta(pattern=r"^(\*|[a-z][a-z0-9-]{0,31})$", description="a short name, or `*` for any"),
+]
+RoleName = Annotated[
+    str,
+    Meta(pattern=r"^[a-z][a-z0-9.-]{0,31}$", description="a short name such as `svc.caller`"),
+]
+Country = Annotated[
+    str, Meta(pattern="^[A-Z]{2}$", description="a country of ISO 3166, such as `DE`")
+]
+CountryOrAny = Annotated[
+    str,
+    Meta(pattern=r"^([A-Z]{2}|\*)$", description="a country of ISO 3166 such as `DE`, or `*`"),
+]
+CurrencyCode = Annotated[
+    str, Meta(pattern="^[A-Z]{3,5}$", description="a currency code such as `EUR`")
+]
+Amount = Annotated[
+    str,
+    Meta(
+        pattern=r"^(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?$",
+        description='an amount as text, such as "12.50"',
+    ),
+]
+AmountOrNone = Annotated[
+    str,
+    Meta(
+        pattern=r"^((0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?)?$",
+        description='an amount as text, such as "12.50", or nothing',
+    ),
+]
+Percent = Annotated[
+    str,
+    Meta(
+        pattern=r"^(100(\.0{1,8})?|[1-9]?[0-9](\.[0-9]{1,8})?)$",
+        description='a percentage as text from "0" to "100", such as "1.40"',
+    ),
+]
+Code = Annotated[
+    str,
+    Meta(pattern="^([a-z][a-z0-9-]{0,47})?$", description="a code such as `high-risk-amount`"),
+]
+Scope = Annotated[
+    str,
+    Meta(pattern="^[a-z]+:[a-z]+$", description="a permission such as `deposits:write`"),
+]
+CommandKind = Annotated[
+    str,
+    Meta(pattern=r"^[a-z][a-z_]*\.[a-z][a-z_]*$", description="a kind such as `client.move`"),
+]
+Text = Annotated[str, Meta(min_length=1, max_length=128)]
+Seconds = Annotated[float, Meta(gt=0, le=60 * 60 * 24 * 31)]
+Login = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Leverage = Annotated[int, Meta(ge=1, le=5000)]
+
+# Ages after sending at which an unknown payment is looked up, as the field does it: quickly at
+# first, then hourly for a day, then daily for a week.
+RESOLVER_STEPS_S: Final = (
+    5.0, 15.0, 60.0, 300.0, 900.0,
+    *(3600.0 * hour for hour in range(1, 25)),
+    *(86400.0 * day for day in range(2, 8)),
+)  # fmt: skip
+# Pauses between deliveries of one webhook, as Standard Webhooks recommends.
+OUTBOX_STEPS_S: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table of the rulebook."""
+
+
+class Entity(Part, frozen=True, kw_only=True):
+    """A legal entity: it owns a book, and clients contract with it."""
+
+    id: Id
+    name: Text
+    jurisdiction: Country
+    book: Annotated[int, Meta(ge=1, le=32767)]  # leads every key of the ledger; never reused
+    currency: CurrencyCode  # the entity reports in it
+
+
+class Brand(Part, frozen=True, kw_only=True):
+    """A name clients know, run by one entity."""
+
+    id: Id
+    entity: Id
+    name: Text
+
+
+class Platform(Part, frozen=True, kw_only=True):
+    """A trading server. How to reach it is a process setting; how it behaves is a rule."""
+
+    id: Id
+    kind: Literal["mt5"]
+    transport: Literal["https"]
+    settle_time_s: Seconds = 60.0  # after an ambiguous answer, before its books may be believed
+    sessions: Annotated[int, Meta(ge=1, le=16)] = 1
+    entities: Annotated[tuple[Id, ...], Meta(min_length=1)]
+
+
+class Group(Part, frozen=True, kw_only=True):
+    """Where an account of an entity, brand, type and currency is created, and with which terms."""
+
+    platform: Id
+    entity: Id
+    brand: Anyone = "*"
+    account_type: Id
+    currency: CurrencyCode
+    group: Annotated[str, Meta(min_length=1, max_length=63)]  # the platform's own name
+    leverage: Leverage  # 100 means 1:100
+    leverage_max: Leverage
+    rights: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 355  # platform bits of an active account
+    login_from: Login
+    login_to: Login
+
+
+class Psp(Part, frozen=True, kw_only=True):
+    """A payment provider: what it takes, from where, how much, and what it costs us."""
+
+    id: Id
+    connector: Id
+    entities: Annotated[tuple[Id, ...], Meta(min_length=1)]
+    methods: Annotated[
+        tuple[Annotated[str, Meta(pattern="^[a-z][a-z_]*$")], ...], Meta(min_length=1)
+    ]
+    currencies: Annotated[tuple[CurrencyCode, ...], Meta(min_length=1)]
+    countries: Annotated[tuple[CountryOrAny, ...], Meta(min_length=1)]
+    countries_blocked: tuple[Country, ...] = ()
+    amount_min: Amount  # per deposit, in major units of the deposit's own currency; inclusive
+    amount_max: Amount
+    cost_fixed: Amount  # per charge, major units of the deposit's own currency
+    cost_percent: Percent
+
+
+class When(Part, frozen=True, kw_only=True):
+    """What a routing rule asks of a deposit. An empty list asks nothing."""
+
+    country: tuple[Country, ...] = ()
+    entity: tuple[Id, ...] = ()
+    currency: tuple[CurrencyCode, ...] = ()
+    method: tuple[Annotated[str, Meta(pattern="^[a-z][a-z_]*$")], ...] = ()
+    risk: tuple[Annotated[str, Meta(pattern="^[a-z][a-z_]*$")], ...] = ()
+    amount_from: AmountOrNone = ""  # inclusive, major units of the deposit's currency
+    amount_to: AmountOrNone = ""  # exclusive, so that bands that touch leave no gap and no overlap
+
+
+class Rule(Part, frozen=True, kw_only=True):
+    """One routing rule; the first that matches decides. It names PSPs in order, or refuses."""
+
+    id: Id
+    when: When = When()
+    route: tuple[Id, ...] = ()
+    refuse: Code = ""
+
+
+class Role(Part, frozen=True, kw_only=True):
+    """What a credential of this role may do, and which kinds of request it may approve."""
+
+    id: RoleName
+    scopes: tuple[Scope, ...]
+    approves: tuple[CommandKind, ...] = ()
+
+
+class Routing(Part, frozen=True, kw_only=True):
+    """How long an attempt may take, and how an unknown one is resolved."""
+
+    answer_timeout_s: Seconds = 20.0
+    lease_s: Seconds = 60.0
+    resolver_steps_s: tuple[Seconds, ...] = RESOLVER_STEPS_S  # ages after sending, increasing
+    not_found_grace_s: Seconds = 600.0  # before it, "not found" at the PSP means nothing
+    not_found_gap_s: Seconds = 60.0  # between the two lookups that must both find nothing
+    walk_limit_s: Seconds = 900.0  # after it no further PSP is tried: the client has gone
+    attempts_max: Annotated[int, Meta(ge=1, le=10)] = 4
+
+
+class Outbox(Part, frozen=True, kw_only=True):
+    """How often and how long we try to tell a subscriber."""
+
+    steps_s: Annotated[tuple[Seconds, ...], Meta(min_length=1)] = OUTBOX_STEPS_S
+    attempts_max: Annotated[int, Meta(ge=1, le=100)] = 10
+    delivery_timeout_s: Seconds = 15.0
+
+
+class ApprovalPolicy(Part, frozen=True, kw_only=True):
+    """How many other people must agree to one kind of request, and for how long it waits."""
+
+    kind: CommandKind
+    needed: Annotated[int, Meta(ge=1, le=5)] = 1
+    expiry_s: Seconds = 60.0 * 60 * 24 * 3
+
+
+class Onboarding(Part, frozen=True, kw_only=True):
+    """What the path of a client asks for."""
+
+    approval: tuple[ApprovalPolicy, ...] = ()
+
+    def policy(self, kind: str) -> ApprovalPolicy | None:
+        """The approval policy of a kind of request, or None where none is asked for."""
+        return next((policy for policy in self.approval if policy.kind == kind), None)
+
+
+class Document(Part, frozen=True, kw_only=True):
+    """The rulebook as it is written: one table or list of tables for each part."""
+
+    entity: Annotated[tuple[Entity, ...], Meta(min_length=1)]
+    brand: tuple[Brand, ...] = ()
+    platform: tuple[Platform, ...] = ()
+    group: tuple[Group, ...] = ()
+    psp: tuple[Psp, ...] = ()
+    rule: tuple[Rule, ...] = ()
+    role: tuple[Role, ...] = ()
+    routing: Routing = Routing()
+    outbox: Outbox = Outbox()
+    onboarding: Onboarding = Onboarding()
+
+
+class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules in one value, with the hash that names them and the place of each value.
+
+    hash    hex SHA-256 of `source`
+    source  canonical JSON of what was written, defaults not filled in
+    where   path such as `psp[2].cost_fixed` -> place; positions are those of the tuples here
+    """
+
+    hash: str
+    entities: tuple[Entity, ...]
+    brands: tuple[Brand, ...] = ()
+    platforms: tuple[Platform, ...] = ()
+    groups: tuple[Group, ...] = ()
+    psps: tuple[Psp, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    roles: tuple[Role, ...] = ()
+    routing: Routing = Routing()
+    outbox: Outbox = Outbox()
+    onboarding: Onboarding = Onboarding()
+    source: bytes = b""
+    where: Mapping[str, Where] = msgspec.field(default_factory=dict)
+
+    def place(self, path: str) -> Where:
+        """Where the value at `path` was written; where it is absent, where its table was."""
+        while path:
+            if (found := self.where.get(path)) is not None:
+                return found
+            path = _LAST_STEP.sub("", path)
+        return NOWHERE
+
+
+_LAST_STEP = re.compile(r"(\[\d+\]|(^|\.)[^.\[]*)$")
+
+
+def from_document(
+    document: Document, digest: str, source: bytes, where: Mapping[str, Where]
+) -> Rulebook:
+    """Name the parts of a document as the rooms read them."""
+    return Rulebook(
+        hash=digest,
+        entities=document.entity,
+        brands=document.brand,
+        platforms=document.platform,
+        groups=document.group,
+        psps=document.psp,
+        rules=document.rule,
+        roles=document.role,
+        routing=document.routing,
+        outbox=document.outbox,
+        onboarding=document.onboarding,
+        source=source,
+        where=where,
+    )
