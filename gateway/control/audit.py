@@ -1,0 +1,96 @@
+"""Audit: one row for each command, in the command's own transaction.
+
+Knows who asked, as what, for whom, why, and the catalogue of commands. Refuses to know how a
+command works; the flow that does the work puts this row into its own unit of work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from gateway.control import queries as q
+from gateway.control.access import Caller
+from ledger.units import Change, Kind, Step
+
+if TYPE_CHECKING:
+    import asyncpg
+
+AUDIT: Final = Kind("gateway.audit.insert", Step.INSERT, q.INSERT_AUDIT)
+
+# Every command of the product. A test runs each and finds its row; an unknown name is a bug.
+COMMANDS: Final[Mapping[str, str]] = {
+    "client.create": "a client is made known",
+    "client.move": "a client moves to another state, or a person is asked to allow it",
+    "approval.decide": "a checker approves or refuses what a maker asked for",
+    "account.request": "a trading account is asked for",
+    "deposit.start": "a deposit is taken and routed",
+    "item.resolve": "a person closes an item with a reason",
+    "event.resend": "a delivered or dead event is sent to its subscriber again",
+    "subscriber.set": "a calling system names the address of its webhooks",
+    "key.add": "a credential is given out",
+    "key.revoke": "a credential is taken back",
+    "rulebook.adopt": "another rulebook comes into force",
+}
+
+
+class Command(msgspec.Struct, frozen=True):
+    """The envelope of every command.
+
+    caller        from the credential, never from the body
+    reason        why, in the words of whoever asked; may be empty where the command needs none
+    correlation   joins everything that follows from one request
+    at            when it was asked, UTC
+    on_behalf_of  the person it is done for, when that is not the actor
+    """
+
+    caller: Caller
+    reason: str
+    correlation: str
+    at: datetime
+    on_behalf_of: str = ""
+
+
+def audited(
+    command: Command,
+    name: str,
+    subject: str,
+    audit_id: str,
+    *,
+    before: object = None,
+    after: object = None,
+) -> Change:
+    """The audit row of this command; `before` and `after` are JSON values without personal data."""
+    assert name in COMMANDS, name
+    caller = command.caller
+    return Change(
+        AUDIT,
+        (
+            audit_id,
+            command.at,
+            caller.person,
+            caller.role,
+            command.on_behalf_of,
+            name,
+            subject,
+            _json(before),
+            _json(after),
+            command.reason,
+            command.correlation,
+            caller.key_id,
+        ),
+    )
+
+
+async def write(conn: asyncpg.Connection, changes: Sequence[Change]) -> None:
+    """Run these changes in the caller's own transaction, for commands that need no lane."""
+    assert conn.is_in_transaction()
+    for change in changes:
+        await conn.execute(change.kind.sql, *[[value] for value in change.row])
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

@@ -1,0 +1,169 @@
+"""The SQL of control: keys, audit, approvals, items, idempotency. Knows these tables only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+INSERT_AUDIT: Final = """
+INSERT INTO gateway.audit (id, at, actor, role, on_behalf_of, command, subject, before, after, reason, correlation, key_id)
+SELECT u.id, u.at, u.actor, u.role, u.on_behalf_of, u.command, u.subject, u.before::jsonb, u.after::jsonb, u.reason, u.correlation, u.key_id
+FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[], $12::text[])
+     AS u(id, at, actor, role, on_behalf_of, command, subject, before, after, reason, correlation, key_id)
+"""
+
+# --- keys ---------------------------------------------------------------------------------------
+
+INSERT_KEY: Final = """
+INSERT INTO gateway.api_key (id, version, owner, person, role, entities, digest, created, created_by)
+VALUES ($1, 1, $2, $3, $4, $5::text[], $6, $7, $8)
+"""
+
+SELECT_KEY: Final = """
+SELECT id, owner, person, role, entities, digest, revoked FROM gateway.api_key WHERE id = $1
+"""
+
+SELECT_KEYS: Final = """
+SELECT id, owner, person, role, entities, created, revoked FROM gateway.api_key ORDER BY id
+"""
+
+REVOKE_KEY: Final = """
+UPDATE gateway.api_key SET version = version + 1, revoked = $2, revoked_by = $3
+WHERE id = $1 AND revoked IS NULL RETURNING owner
+"""
+
+# --- idempotency --------------------------------------------------------------------------------
+
+CLAIM_IDEMPOTENCY: Final = """
+INSERT INTO gateway.idempotency (key, version, fingerprint, subject, location, status, body, answering_until, created)
+SELECT u.key, 1, u.fingerprint, u.subject, u.location, u.status, u.body, u.answering_until, u.created
+FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::int[], $6::bytea[], $7::timestamptz[], $8::timestamptz[])
+     AS u(key, fingerprint, subject, location, status, body, answering_until, created)
+ORDER BY u.key
+ON CONFLICT (key) DO NOTHING RETURNING key
+"""
+
+LOOK_IDEMPOTENCY: Final = """
+SELECT key, version, fingerprint, subject, location, status, body, answering_until
+FROM gateway.idempotency WHERE key = ANY($1::text[])
+"""
+
+LOCK_IDEMPOTENCY: Final = """
+SELECT key AS id, version FROM gateway.idempotency WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE
+"""
+
+FINISH_IDEMPOTENCY: Final = """
+UPDATE gateway.idempotency t SET version = t.version + 1, status = u.status, body = u.body, location = u.location
+FROM unnest($1::text[], $2::bigint[], $3::int[], $4::bytea[], $5::text[]) AS u(key, expected, status, body, location)
+WHERE t.key = u.key
+"""
+
+PURGE_IDEMPOTENCY: Final = """
+DELETE FROM gateway.idempotency WHERE key IN
+    (SELECT key FROM gateway.idempotency WHERE created < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+# --- items --------------------------------------------------------------------------------------
+
+OPEN_ITEM: Final = """
+WITH opened AS (
+    INSERT INTO gateway.item (id, version, kind, owner_team, subject, entity, reason, state, correlation, opened)
+    SELECT u.id, 1, u.kind, u.owner_team, u.subject, u.entity, u.reason, 'open', u.correlation, u.opened
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
+         AS u(id, kind, owner_team, subject, entity, reason, correlation, opened)
+    ORDER BY u.kind, u.subject
+    ON CONFLICT (kind, subject) WHERE state = 'open' DO NOTHING
+    RETURNING id, kind, reason, opened)
+INSERT INTO gateway.item_event (object_id, version, from_state, to_state, event, cause, actor, at)
+SELECT id, 1, '', 'open', 'opened', jsonb_build_object('kind', kind, 'reason', reason), 'brokerd', opened FROM opened
+"""
+
+LOCK_ITEM: Final = """
+SELECT id, version FROM gateway.item WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+
+RESOLVE_ITEM: Final = """
+UPDATE gateway.item t SET version = t.version + 1, state = 'resolved', resolved = u.resolved,
+       resolved_by = u.resolved_by, resolution = u.resolution
+FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[])
+     AS u(id, expected, resolved, resolved_by, resolution)
+WHERE t.id = u.id
+"""
+
+INSERT_ITEM_EVENT: Final = """
+INSERT INTO gateway.item_event (object_id, version, from_state, to_state, event, cause, actor, at)
+SELECT u.object_id, u.version, u.from_state, u.to_state, u.event, u.cause::jsonb, u.actor, u.at
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
+     AS u(object_id, version, from_state, to_state, event, cause, actor, at)
+"""
+
+SELECT_ITEM: Final = """
+SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
+FROM gateway.item WHERE id = $1
+"""
+
+# Newest first: $1 the cursor ('' for the first page), $2 entities or null for all, $3 state or '', $4 team or ''.
+SELECT_ITEMS: Final = """
+SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
+FROM gateway.item
+WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
+  AND ($4 = '' OR owner_team = $4)
+ORDER BY id DESC LIMIT $5
+"""
+
+COUNT_OPEN_ITEMS: Final = """
+SELECT kind, owner_team, count(*) AS items, min(opened) AS oldest FROM gateway.item WHERE state = 'open' GROUP BY kind, owner_team
+"""
+
+# --- approvals ----------------------------------------------------------------------------------
+
+CLAIM_APPROVAL: Final = """
+INSERT INTO gateway.approval (open_key, id, version, kind, subject, entity, state, maker, maker_role, maker_owner, needed,
+                              policy, payload, reason, correlation, created, expires)
+SELECT u.open_key, u.id, 1, u.kind, u.subject, u.entity, 'open', u.maker, u.maker_role, u.maker_owner, u.needed,
+       u.policy, u.payload::jsonb, u.reason, u.correlation, u.created, u.expires
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[],
+            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[])
+     AS u(open_key, id, kind, subject, entity, maker, maker_role, maker_owner, needed, policy, payload, reason,
+          correlation, created, expires)
+ORDER BY u.open_key
+ON CONFLICT (open_key) DO NOTHING RETURNING open_key
+"""
+
+LOOK_APPROVAL: Final = """
+SELECT open_key, id FROM gateway.approval WHERE open_key = ANY($1::text[])
+"""
+
+LOCK_APPROVAL: Final = """
+SELECT id, version FROM gateway.approval WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+
+MOVE_APPROVAL: Final = """
+UPDATE gateway.approval t SET version = t.version + 1, state = u.state,
+       open_key = CASE WHEN u.state = 'open' THEN t.open_key END,
+       votes = string_to_array(u.votes, ','), decided = u.decided
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[]) AS u(id, expected, state, votes, decided)
+WHERE t.id = u.id
+"""
+
+INSERT_APPROVAL_EVENT: Final = """
+INSERT INTO gateway.approval_event (object_id, version, from_state, to_state, event, cause, actor, at)
+SELECT u.object_id, u.version, u.from_state, u.to_state, u.event, u.cause::jsonb, u.actor, u.at
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
+     AS u(object_id, version, from_state, to_state, event, cause, actor, at)
+"""
+
+SELECT_APPROVAL: Final = """
+SELECT id, version, kind, subject, entity, state, maker, maker_role, maker_owner, needed, votes, policy,
+       payload::text AS payload, reason, correlation, created, expires, decided
+FROM gateway.approval WHERE id = $1
+"""
+
+# Newest first: $1 the cursor, $2 entities or null for all, $3 state or ''.
+SELECT_APPROVALS: Final = """
+SELECT id, version, kind, subject, entity, state, maker, maker_role, maker_owner, needed, votes, policy,
+       payload::text AS payload, reason, correlation, created, expires, decided
+FROM gateway.approval
+WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
+ORDER BY id DESC LIMIT $4
+"""
