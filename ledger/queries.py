@@ -1,0 +1,398 @@
+"""Every statement of the books; nothing else in the package speaks SQL but migrations.
+
+Knows the tables of schema `ledger` only. Refuses to know what the rows mean.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# -- the lane -----------------------------------------------------------------------------------
+
+OPEN_ACCOUNTS: Final = """
+INSERT INTO ledger.account (book_id, kind, owner, currency)
+SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::text[], $4::text[])
+ON CONFLICT DO NOTHING
+"""
+
+OPEN_BALANCES: Final = """
+INSERT INTO ledger.balance (book_id, account_id, sign, floor)
+SELECT a.book_id, a.id, u.sign, u.floor
+  FROM unnest($1::smallint[], $2::smallint[], $3::text[], $4::text[], $5::smallint[], $6::bigint[])
+       AS u (book_id, kind, owner, currency, sign, floor)
+  JOIN ledger.account a USING (book_id, kind, owner, currency)
+ON CONFLICT DO NOTHING
+"""
+
+FIND_ACCOUNTS: Final = """
+SELECT book_id, kind, owner, currency, a.id
+  FROM unnest($1::smallint[], $2::smallint[], $3::text[], $4::text[])
+       AS u (book_id, kind, owner, currency)
+  JOIN ledger.account a USING (book_id, kind, owner, currency)
+"""
+
+# Locks in one order for every writer, and reads each balance as it stands under its lock.
+LOCK_BALANCES: Final = """
+SELECT b.book_id, b.account_id, b.posted, b.version, b.changed
+  FROM ledger.balance b
+  JOIN unnest($1::smallint[], $2::bigint[]) AS u (book_id, account_id)
+    ON b.book_id = u.book_id AND b.account_id = u.account_id
+ ORDER BY b.book_id, b.account_id
+   FOR UPDATE OF b
+"""
+
+# Entries, balances, postings and the lane's number in one round trip. The clock is read here,
+# after the locks are held. The trigger on posting fires when all of it has been written.
+WRITE_BOOKS: Final = """
+WITH clock AS MATERIALIZED (
+    SELECT greatest(clock_timestamp(), $1::timestamptz) AS recorded
+), entries AS (
+    INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, postings)
+    SELECT u.book_id, u.id, u.kind, u.key, u.content, u.effective, clock.recorded, u.ref, u.postings
+      FROM clock, unnest($2::smallint[], $3::bigint[], $4::smallint[], $5::text[], $6::bytea[],
+                         $7::date[], $8::text[], $9::smallint[])
+           AS u (book_id, id, kind, key, content, effective, ref, postings)
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+), balances AS (
+    UPDATE ledger.balance b
+       SET posted = u.posted, version = u.version, changed = clock.recorded
+      FROM clock, unnest($10::smallint[], $11::bigint[], $12::bigint[], $13::bigint[])
+           AS u (book_id, account_id, posted, version)
+     WHERE b.book_id = u.book_id AND b.account_id = u.account_id
+), postings AS (
+    INSERT INTO ledger.posting (book_id, entry_id, seq, account_id, version, amount, balance)
+    SELECT * FROM unnest($14::smallint[], $15::bigint[], $16::smallint[], $17::bigint[],
+                         $18::bigint[], $19::bigint[], $20::bigint[])
+)
+SELECT recorded, (SELECT count(*) FROM entries) AS written FROM clock
+"""
+
+ADVANCE_LANE: Final = """
+INSERT INTO ledger.lane (id, batch) VALUES ($1, $2)
+ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, seen = now()
+"""
+
+ENTRY_IDS: Final = "SELECT nextval('ledger.entry_id')"
+
+FIND_ENTRIES: Final = """
+SELECT e.book_id, e.kind, e.key, e.id, e.content
+  FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS u (book_id, kind, key)
+  JOIN ledger.entry e USING (book_id, kind, key)
+"""
+
+OPEN_LANE: Final = "INSERT INTO ledger.lane (id, batch) VALUES ($1, 0) ON CONFLICT DO NOTHING"
+CLOSE_LANE: Final = "DELETE FROM ledger.lane WHERE id = $1 OR seen < now() - interval '7 days'"
+# Waits for a transaction of ours that the server is still ending, then tells what became of it.
+LANE_BATCH: Final = "SELECT batch FROM ledger.lane WHERE id = $1 FOR UPDATE"
+
+OPEN_BOOKS: Final = """
+INSERT INTO ledger.book (id, entity, currency)
+SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING
+"""
+BOOKS: Final = "SELECT id, entity, currency FROM ledger.book ORDER BY id"
+
+# -- holds and facts ----------------------------------------------------------------------------
+
+PLACE_HOLD: Final = """
+INSERT INTO ledger.hold (id, book_id, client_id, currency, amount, state, placed)
+SELECT u.id, u.book_id, u.client_id, u.currency, u.amount, 'open', u.placed
+  FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[])
+       AS u (id, book_id, client_id, currency, amount, placed)
+"""
+LOOK_HOLDS: Final = """
+SELECT id, version FROM ledger.hold WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+END_HOLD: Final = """
+UPDATE ledger.hold h SET state = u.state, version = h.version + 1
+  FROM unnest($1::text[], $2::bigint[], $3::text[]) AS u (id, expected, state)
+ WHERE h.id = u.id
+"""
+
+STORE_FACT: Final = """
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+        AS u (kind, subject, body, readers)
+), facts AS (
+    INSERT INTO ledger.fact (kind, subject, body)
+    SELECT kind, subject, body::jsonb FROM given
+    RETURNING id, kind
+)
+INSERT INTO ledger.fact_work (fact_id, reader)
+SELECT DISTINCT facts.id, r.reader
+  FROM facts JOIN given USING (kind),
+       LATERAL unnest(string_to_array(given.readers, ',')) AS r (reader)
+"""
+CLAIM_FACTS: Final = """
+WITH claimed AS (
+    SELECT fact_id, reader FROM ledger.fact_work WHERE reader = $1
+     ORDER BY fact_id LIMIT $2 FOR UPDATE SKIP LOCKED
+), done AS (
+    DELETE FROM ledger.fact_work w USING claimed c
+     WHERE w.fact_id = c.fact_id AND w.reader = c.reader
+)
+SELECT f.id, f.kind, f.subject, f.body, f.recorded
+  FROM claimed c JOIN ledger.fact f ON f.id = c.fact_id ORDER BY f.id
+"""
+
+# -- reads --------------------------------------------------------------------------------------
+
+HORIZON: Final = "SELECT clock_timestamp() - make_interval(secs => $1)"
+
+BALANCES: Final = """
+SELECT a.book_id, a.kind, a.owner, a.currency, b.sign * b.posted AS balance, b.version
+  FROM ledger.account a
+  JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+ WHERE a.book_id = ANY($1::smallint[])
+   AND ($2::smallint IS NULL OR a.kind = $2)
+   AND ($3::text IS NULL OR a.owner = $3)
+   AND a.id > $4
+ ORDER BY a.book_id, a.id
+ LIMIT $5
+"""
+
+BALANCES_AS_OF: Final = """
+SELECT a.book_id, a.kind, a.owner, a.currency,
+       coalesce(b.sign * p.balance, 0) AS balance, v.version
+  FROM ledger.account a
+  JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+ CROSS JOIN LATERAL ledger.version_as_of(a.book_id, a.id, $6) AS v (version)
+  LEFT JOIN ledger.posting p
+    ON p.book_id = a.book_id AND p.account_id = a.id AND p.version = v.version
+ WHERE a.book_id = ANY($1::smallint[])
+   AND ($2::smallint IS NULL OR a.kind = $2)
+   AND ($3::text IS NULL OR a.owner = $3)
+   AND a.id > $4
+ ORDER BY a.book_id, a.id
+ LIMIT $5
+"""
+
+ENTRY: Final = """
+SELECT book_id, id, kind, key, effective, recorded, ref
+  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id = $2
+"""
+ENTRIES_OF_KEY: Final = """
+SELECT book_id, id, kind, key, effective, recorded, ref
+  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND kind = ANY($2::smallint[]) AND key = $3
+ ORDER BY id
+"""
+ENTRIES: Final = """
+SELECT e.book_id, e.kind, e.key, e.id, e.content
+  FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS u (book_id, kind, key)
+  JOIN ledger.entry e USING (book_id, kind, key)
+"""
+
+OPEN_LANE: Final = "INSERT INTO ledger.lane (id, batch) VALUES ($1, 0) ON CONFLICT DO NOTHING"
+CLOSE_LANE: Final = "DELETE FROM ledger.lane WHERE id = $1 OR seen < now() - interval '7 days'"
+# Waits for a transaction of ours that the server is still ending, then tells what became of it.
+LANE_BATCH: Final = "SELECT batch FROM ledger.lane WHERE id = $1 FOR UPDATE"
+
+OPEN_BOOKS: Final = """
+INSERT INTO ledger.book (id, entity, currency)
+SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING
+"""
+BOOKS: Final = "SELECT id, entity, currency FROM ledger.book ORDER BY id"
+
+# -- holds and facts ----------------------------------------------------------------------------
+
+PLACE_HOLD: Final = """
+INSERT INTO ledger.hold (id, book_id, client_id, currency, amount, state, placed)
+SELECT u.id, u.book_id, u.client_id, u.currency, u.amount, 'open', u.placed
+  FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[])
+       AS u (id, book_id, client_id, currency, amount, placed)
+"""
+LOOK_HOLDS: Final = """
+SELECT id, version FROM ledger.hold WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+END_HOLD: Final = """
+UPDATE ledger.hold h SET state = u.state, version = h.version + 1
+  FROM unnest($1::text[], $2::bigint[], $3::text[]) AS u (id, expected, state)
+ WHERE h.id = u.id
+"""
+
+STORE_FACT: Final = """
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+        AS u (kind, subject, body, readers)
+), facts AS (
+    INSERT INTO ledger.fact (kind, subject, body)
+    SELECT kind, subject, body::jsonb FROM given
+    RETURNING id, kind
+)
+INSERT INTO ledger.fact_work (fact_id, reader)
+SELECT DISTINCT facts.id, r.reader
+  FROM facts JOIN given USING (kind),
+       LATERAL unnest(string_to_array(given.readers, ',')) AS r (reader)
+"""
+CLAIM_FACTS: Final = """
+WITH claimed AS (
+    SELECT fact_id, reader FROM ledger.fact_work WHERE reader = $1
+     ORDER BY fact_id LIMIT $2 FOR UPDATE SKIP LOCKED
+), done AS (
+    DELETE FROM ledger.fact_work w USING claimed c
+     WHERE w.fact_id = c.fact_id AND w.reader = c.reader
+)
+SELECT f.id, f.kind, f.subject, f.body, f.recorded
+  FROM claimed c JOIN ledger.fact f ON f.id = c.fact_id ORDER BY f.id
+"""
+
+# -- reads --------------------------------------------------------------------------------------
+
+HORIZON: Final = "SELECT clock_timestamp() - make_interval(secs => $1)"
+
+BALANCES: Final = """
+SELECT a.book_id, a.kind, a.owner, a.currency, b.sign * b.posted AS balance, b.version
+  FROM ledger.account a
+  JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+ WHERE a.book_id = ANY($1::smallint[])
+   AND ($2::smallint IS NULL OR a.kind = $2)
+   AND ($3::text IS NULL OR a.owner = $3)
+   AND a.id > $4
+ ORDER BY a.book_id, a.id
+ LIMIT $5
+"""
+
+BALANCES_AS_OF: Final = """
+SELECT a.book_id, a.kind, a.owner, a.currency,
+       coalesce(b.sign * p.balance, 0) AS balance, v.version
+  FROM ledger.account a
+  JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+ CROSS JOIN LATERAL ledger.version_as_of(a.book_id, a.id, $6) AS v (version)
+  LEFT JOIN ledger.posting p
+    ON p.book_id = a.book_id AND p.account_id = a.id AND p.version = v.version
+ WHERE a.book_id = ANY($1::smallint[])
+   AND ($2::smallint IS NULL OR a.kind = $2)
+   AND ($3::text IS NULL OR a.owner = $3)
+   AND a.id > $4
+ ORDER BY a.book_id, a.id
+ LIMIT $5
+"""
+
+ENTRY: Final = """
+SELECT book_id, id, kind, key, effective, recorded, ref
+  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id = $2
+"""
+ENTRIES_OF_REF: Final = """
+SELECT book_id, id, kind, key, effective, recorded, ref
+  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id > $2 AND ref = $3
+ ORDER BY id LIMIT $4
+"""
+ENTRIES: Final = """
+SELECT book_id, id, kind, key, effective, recorded, ref
+  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id > $2
+ ORDER BY id LIMIT $3
+"""
+ENTRIES_AS_OF: Final = """
+SELECT book_id, id, kind, key, effective, recorded, ref
+  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id > $2 AND recorded <= $4
+ ORDER BY id LIMIT $3
+"""
+POSTINGS_OF: Final = """
+SELECT p.entry_id, p.seq, a.kind, a.owner, a.currency, p.amount, p.version, b.sign * p.balance AS balance
+  FROM unnest($1::smallint[], $2::bigint[]) AS u (book_id, entry_id)
+  JOIN ledger.posting p ON p.book_id = u.book_id AND p.entry_id = u.entry_id
+  JOIN ledger.account a ON a.book_id = p.book_id AND a.id = p.account_id
+  JOIN ledger.balance b ON b.book_id = p.book_id AND b.account_id = p.account_id
+ ORDER BY p.entry_id, p.seq
+"""
+STATEMENT: Final = """
+SELECT p.entry_id, e.kind, e.key, e.ref, e.effective, e.recorded, p.amount, p.version,
+       b.sign * p.balance AS balance
+  FROM ledger.account a
+  JOIN ledger.posting p ON p.book_id = a.book_id AND p.account_id = a.id
+  JOIN ledger.entry e ON e.book_id = p.book_id AND e.id = p.entry_id
+  JOIN ledger.balance b ON b.book_id = p.book_id AND b.account_id = p.account_id
+ WHERE a.book_id = ANY($1::smallint[]) AND a.kind = $2 AND a.owner = $3 AND a.currency = $4
+   AND p.version > $5
+ ORDER BY p.version LIMIT $6
+"""
+
+# -- verify: each returns the rows that are wrong, with a subject and a detail -------------------
+
+UNBALANCED_ENTRIES: Final = """
+SELECT p.book_id || '/' || p.entry_id AS subject, sum(p.amount) || ' ' || a.currency AS detail
+  FROM ledger.posting p
+  JOIN ledger.account a ON a.book_id = p.book_id AND a.id = p.account_id
+ GROUP BY p.book_id, p.entry_id, a.currency HAVING sum(p.amount) <> 0
+"""
+ENTRIES_WITHOUT_POSTINGS: Final = """
+SELECT e.book_id || '/' || e.id AS subject,
+       'says ' || e.postings || ' postings, has ' || coalesce(p.n, 0) AS detail
+  FROM ledger.entry e
+  LEFT JOIN (SELECT book_id, entry_id, count(*) AS n FROM ledger.posting GROUP BY 1, 2) p
+    ON p.book_id = e.book_id AND p.entry_id = e.id
+ WHERE coalesce(p.n, 0) <> e.postings
+"""
+ORPHAN_POSTINGS: Final = """
+SELECT p.book_id || '/' || p.entry_id AS subject, 'posting without its entry' AS detail
+  FROM ledger.posting p
+  LEFT JOIN ledger.entry e ON e.book_id = p.book_id AND e.id = p.entry_id
+ WHERE e.id IS NULL
+"""
+BALANCES_WITHOUT_POSTINGS: Final = """
+SELECT b.book_id || '/' || b.account_id AS subject,
+       'balance ' || b.posted || ' at version ' || b.version || ', postings say '
+           || coalesce(p.total, 0) || ' at ' || coalesce(p.last, 0) AS detail
+  FROM ledger.balance b
+  LEFT JOIN (SELECT book_id, account_id, sum(amount) AS total, max(version) AS last
+               FROM ledger.posting GROUP BY 1, 2) p USING (book_id, account_id)
+ WHERE b.posted <> coalesce(p.total, 0) OR b.version <> coalesce(p.last, 0)
+"""
+BROKEN_CHAINS: Final = """
+SELECT book_id || '/' || account_id AS subject,
+       'version ' || version || ' after ' || last || ', balance ' || balance || ' after '
+           || before || ' and ' || amount AS detail
+  FROM (SELECT p.book_id, p.account_id, p.version, p.amount, p.balance, e.recorded,
+               coalesce(lag(p.version) OVER w, 0) AS last,
+               coalesce(lag(p.balance) OVER w, 0) AS before,
+               lag(e.recorded) OVER w AS recorded_before
+          FROM ledger.posting p
+          JOIN ledger.entry e ON e.book_id = p.book_id AND e.id = p.entry_id
+        WINDOW w AS (PARTITION BY p.book_id, p.account_id ORDER BY p.version)) chain
+ WHERE version <> last + 1 OR balance <> before + amount OR recorded < recorded_before
+"""
+ACCOUNTS_OFF_CHART: Final = """
+SELECT a.book_id || '/' || a.id AS subject, 'sign, floor or kind is not the chart''s' AS detail
+  FROM ledger.account a
+  LEFT JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+  LEFT JOIN unnest($1::smallint[], $2::smallint[], $3::bigint[]) AS c (kind, sign, floor)
+    ON c.kind = a.kind
+ WHERE (b.sign, b.floor) IS DISTINCT FROM (c.sign, c.floor) OR c.kind IS NULL
+"""
+HOLDS_OFF_BOOKS: Final = """
+SELECT coalesce(h.book_id, a.book_id) || '/' || coalesce(h.client_id, a.owner) AS subject,
+       'open holds ' || coalesce(h.total, 0) || ', books ' || coalesce(a.balance, 0) AS detail
+  FROM (SELECT book_id, client_id, currency, sum(amount) AS total
+          FROM ledger.hold WHERE state = 'open' GROUP BY 1, 2, 3) h
+  FULL JOIN (SELECT a.book_id, a.owner, a.currency, b.sign * b.posted AS balance
+               FROM ledger.account a
+               JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+              WHERE a.kind = $1) a
+    ON a.book_id = h.book_id AND a.owner = h.client_id AND a.currency = h.currency
+ WHERE coalesce(h.total, 0) <> coalesce(a.balance, 0)
+"""
+TRIGGERS: Final = """
+SELECT c.relname AS table_name, t.tgname AS trigger_name, t.tgenabled::text AS enabled,
+       pg_get_triggerdef(t.oid) AS definition, p.prosrc AS body
+  FROM pg_trigger t
+  JOIN pg_class c ON c.oid = t.tgrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_proc p ON p.oid = t.tgfoid
+ WHERE n.nspname = 'ledger' AND NOT t.tgisinternal
+"""
+GRANTS: Final = """
+SELECT c.relname AS table_name, lower(acl.privilege_type) AS privilege, '' AS column_name
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL aclexplode(c.relacl) acl
+  JOIN pg_roles r ON r.oid = acl.grantee
+ WHERE n.nspname = 'ledger' AND c.relkind IN ('r', 'p') AND r.rolname = 'brokerd_daemon'
+UNION ALL
+SELECT c.relname, lower(acl.privilege_type), a.attname
+  FROM pg_attribute a
+  JOIN pg_class c ON c.oid = a.attrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL aclexplode(a.attacl) acl
+  JOIN pg_roles r ON r.oid = acl.grantee
+ WHERE n.nspname = 'ledger' AND r.rolname = 'brokerd_daemon' AND a.attnum > 0
+"""
