@@ -11,8 +11,9 @@ usable() {  # an environment that was copied or whose Python is gone must be mad
 }
 
 if ! usable; then
-    echo "Making .venv with $1"
-    "$1" -m venv --clear .venv
+    python=$(sh deploy/find-python.sh "$1")
+    echo "Making .venv with $python"
+    "$python" -m venv --clear .venv
 fi
 packages=$(grep -cE '^[a-zA-Z0-9._-]+==' requirements.lock)
 echo "Installing $packages locked packages into .venv (about 85 MB to fetch, 350 MB on disk; a minute or two the first time)"
