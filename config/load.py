@@ -1,0 +1,174 @@
+"""Reading a folder of TOML into one rulebook, or into every mistake in it with file and line.
+
+Knows how files are merged, sorted and hashed. Refuses to know what the rules mean, and stops at no
+mistake: who corrects a rulebook wants to see all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path as FilePath
+from typing import Any, Final, get_origin
+
+import msgspec
+
+from config.findings import Finding, Flaw, Path, Where, path_text, place
+from config.lines import lines_of
+from config.references import references
+from config.rulebook import Document, Rulebook, from_document
+from config.shape import bare, fields_of, shape, unknown
+
+# What names an item: lists of these are sorted by it, so that neither the order of files nor that
+# of tables changes the hash. Rules are absent: their order is their meaning.
+_NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "entity": ("id",),
+    "brand": ("id",),
+    "platform": ("id",),
+    "group": ("platform", "entity", "brand", "account_type", "currency"),
+    "psp": ("id",),
+    "role": ("id",),
+}
+_LINE: Final = re.compile(r"\(at line (\d+), column \d+\)$")
+
+
+class Text(msgspec.Struct, frozen=True):
+    """One TOML file: what it says and where."""
+
+    file: str
+    data: dict[str, Any]
+    lines: dict[Path, int]
+
+
+def load(folder: FilePath) -> tuple[Rulebook | None, list[Finding]]:
+    """Read every `*.toml` of a folder as one rulebook. With any finding there is no rulebook."""
+    texts, findings = _texts(folder)
+    document, where, flaws = _merge(texts)
+    shaped, misshapen = shape(document, Document)
+    findings += _placed([*flaws, *misshapen], where, Where(str(folder)))
+    if shaped is None or findings:
+        return None, sorted(findings, key=lambda finding: finding.where)
+    source = canonical(document)
+    places = {path_text(path): found for path, found in where.items()}
+    book = from_document(shaped, hash_of(source), source, places)
+    findings = references(book)
+    return (None if findings else book), findings
+
+
+def from_source(source: bytes) -> Rulebook:
+    """The rulebook of a stored canonical source, to explain a decision taken with it.
+
+    Raises ValueError where this version of the program cannot read it any more.
+    """
+    document, flaws = shape(json.loads(source), Document)
+    if document is None:
+        raise ValueError("; ".join(f"{path_text(flaw.path)}: {flaw.message}" for flaw in flaws))
+    return from_document(document, hash_of(source), source, {})
+
+
+def canonical(document: dict[str, Any]) -> bytes:
+    """The one way to write a document: sorted keys, no white space, no escapes, UTF-8."""
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def hash_of(source: bytes) -> str:
+    """The name of a rulebook: hex SHA-256 of its canonical source."""
+    return hashlib.sha256(source).hexdigest()
+
+
+def read_toml(path: FilePath) -> tuple[Text | None, list[Finding]]:
+    """Read one file; a file that is absent, no UTF-8 or no TOML is a finding."""
+    name = str(path)
+    try:
+        text = path.read_bytes().decode()
+        return Text(name, tomllib.loads(text), lines_of(text)), []
+    except OSError as error:
+        return None, [Finding(Where(name), "unreadable", f"cannot be read: {error.strerror}")]
+    except UnicodeDecodeError:
+        return None, [Finding(Where(name), "not-utf-8", "the file is not UTF-8 text")]
+    except tomllib.TOMLDecodeError as error:
+        line = _LINE.search(str(error))
+        where = Where(name, int(line.group(1)) if line else text.count("\n") + 1)
+        return None, [Finding(where, "not-toml", _LINE.sub("", str(error)).strip())]
+
+
+def _texts(folder: FilePath) -> tuple[list[Text], list[Finding]]:
+    files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
+    if not files:
+        why = "no rulebook: the folder has no *.toml file"
+        return [], [Finding(Where(str(folder)), "no-rulebook", why)]
+    read = [read_toml(file) for file in files]
+    texts = [text for text, _ in read if text is not None]
+    return texts, [finding for _, findings in read for finding in findings]
+
+
+def _merge(texts: Sequence[Text]) -> tuple[dict[str, Any], dict[Path, Where], list[Flaw]]:
+    """One document of all files, the place of each of its paths, and what cannot be merged."""
+    document: dict[str, Any] = {}
+    where: dict[Path, Where] = {}
+    flaws: list[Flaw] = []
+    for kind in dict.fromkeys(kind for text in texts for kind in text.data):
+        holders = [text for text in texts if kind in text.data]
+        if _is_list(kind) and all(isinstance(text.data[kind], list) for text in holders):
+            document[kind] = _merge_list(kind, holders, where)
+        else:
+            document[kind] = holders[0].data[kind]
+            _keep_places(holders[0], (kind,), (kind,), where)
+        flaws += _merge_flaws(kind, holders, where)
+    return document, where, flaws
+
+
+def _is_list(kind: str) -> bool:
+    field = fields_of(Document).get(kind)
+    return field is not None and get_origin(bare(field.type)) is tuple
+
+
+def _merge_list(kind: str, holders: Iterable[Text], where: dict[Path, Where]) -> list[Any]:
+    """All items of one kind, sorted by name where order says nothing, with their places."""
+    items = [
+        (item, text, number) for text in holders for number, item in enumerate(text.data[kind])
+    ]
+    if kind in _NAMED_BY:
+        items.sort(key=lambda entry: _name(kind, entry[0]))
+    for position, (_, text, number) in enumerate(items):
+        _keep_places(text, (kind, number), (kind, position), where)
+    return [item for item, _, _ in items]
+
+
+def _name(kind: str, item: object) -> tuple[str, ...]:
+    values = item if isinstance(item, dict) else {}
+    return tuple(str(values.get(key, "")) for key in _NAMED_BY[kind])
+
+
+def _keep_places(text: Text, path: Path, becomes: Path, where: dict[Path, Where]) -> None:
+    """Remember the lines under `path` of one file as those under `becomes` of the whole."""
+    for found, line in text.lines.items():
+        if found[: len(path)] == path:
+            where[becomes + found[len(path) :]] = Where(text.file, line)
+    where.setdefault(becomes[:1], Where(text.file, text.lines[path[:1]]))
+
+
+def _merge_flaws(kind: str, holders: Sequence[Text], where: dict[Path, Where]) -> list[Flaw]:
+    """Rules stand in one file, since they are read in order; so does each single table."""
+    if len(holders) == 1 or kind in _NAMED_BY or kind not in fields_of(Document):
+        return []
+    first = Where(holders[0].file, holders[0].lines[(kind,)])
+    flaws = []
+    for text in holders[1:]:
+        path: Path = (kind, f"in {text.file}")
+        where[path] = Where(text.file, text.lines[(kind,)])
+        why = f"`{kind}` stands in one file, and {first.text} has it"
+        flaws.append(Flaw(path, "split-over-files", why))
+    return flaws
+
+
+def _placed(flaws: Iterable[Flaw], where: dict[Path, Where], otherwise: Where) -> list[Finding]:
+    return [
+        Finding(place(flaw.path, where, otherwise), flaw.code, flaw.message, path_text(flaw.path))
+        for flaw in flaws
+    ]
