@@ -20,7 +20,7 @@ from config.findings import Finding, Flaw, Path, Where, path_text, place
 from config.lines import lines_of
 from config.references import references
 from config.rulebook import Document, Rulebook, from_document
-from config.shape import bare, fields_of, shape, unknown
+from config.shape import bare, fields_of, shape
 
 # What names an item: lists of these are sorted by it, so that neither the order of files nor that
 # of tables changes the hash. Rules are absent: their order is their meaning.
@@ -46,9 +46,10 @@ class Text(msgspec.Struct, frozen=True):
 def load(folder: FilePath) -> tuple[Rulebook | None, list[Finding]]:
     """Read every `*.toml` of a folder as one rulebook. With any finding there is no rulebook."""
     texts, findings = _texts(folder)
-    document, where, flaws = _merge(texts)
-    shaped, misshapen = shape(document, Document)
-    findings += _placed([*flaws, *misshapen], where, Where(str(folder)))
+    findings += _split(texts)
+    document, where = _merge(texts)
+    shaped, flaws = shape(document, Document)
+    findings += _placed(flaws, where, Where(str(folder)))
     if shaped is None or findings:
         return None, sorted(findings, key=lambda finding: finding.where)
     source = canonical(document)
@@ -86,11 +87,12 @@ def read_toml(path: FilePath) -> tuple[Text | None, list[Finding]]:
     name = str(path)
     try:
         text = path.read_bytes().decode()
-        return Text(name, tomllib.loads(text), lines_of(text)), []
     except OSError as error:
         return None, [Finding(Where(name), "unreadable", f"cannot be read: {error.strerror}")]
     except UnicodeDecodeError:
         return None, [Finding(Where(name), "not-utf-8", "the file is not UTF-8 text")]
+    try:
+        return Text(name, tomllib.loads(text), lines_of(text)), []
     except tomllib.TOMLDecodeError as error:
         line = _LINE.search(str(error))
         where = Where(name, int(line.group(1)) if line else text.count("\n") + 1)
@@ -107,20 +109,35 @@ def _texts(folder: FilePath) -> tuple[list[Text], list[Finding]]:
     return texts, [finding for _, findings in read for finding in findings]
 
 
-def _merge(texts: Sequence[Text]) -> tuple[dict[str, Any], dict[Path, Where], list[Flaw]]:
-    """One document of all files, the place of each of its paths, and what cannot be merged."""
+def _merge(texts: Sequence[Text]) -> tuple[dict[str, Any], dict[Path, Where]]:
+    """One document of all files, and the place of each of its paths."""
     document: dict[str, Any] = {}
     where: dict[Path, Where] = {}
-    flaws: list[Flaw] = []
-    for kind in dict.fromkeys(kind for text in texts for kind in text.data):
-        holders = [text for text in texts if kind in text.data]
-        if _is_list(kind) and all(isinstance(text.data[kind], list) for text in holders):
+    for kind, holders in _holders(texts).items():
+        odd = [text for text in holders if not isinstance(text.data[kind], list)]
+        if _is_list(kind) and not odd:
             document[kind] = _merge_list(kind, holders, where)
-        else:
-            document[kind] = holders[0].data[kind]
-            _keep_places(holders[0], (kind,), (kind,), where)
-        flaws += _merge_flaws(kind, holders, where)
-    return document, where, flaws
+        else:  # a single table, or something misshapen: the shape is judged where it is odd
+            only = (odd or holders)[0]
+            document[kind] = only.data[kind]
+            _keep_places(only, (kind,), (kind,), where)
+    return document, where
+
+
+def _holders(texts: Sequence[Text]) -> dict[str, list[Text]]:
+    kinds = dict.fromkeys(kind for text in texts for kind in text.data)
+    return {kind: [text for text in texts if kind in text.data] for kind in kinds}
+
+
+def _split(texts: Sequence[Text]) -> list[Finding]:
+    """Rules stand in one file, since they are read in order; so does each single table."""
+    findings = []
+    for kind, (first, *others) in _holders(texts).items():
+        for text in others if kind not in _NAMED_BY else ():
+            at = Where(first.file, first.lines[(kind,)])
+            why = f"`{kind}` stands in one file, and it is already at {at.text}"
+            findings.append(Finding(Where(text.file, text.lines[(kind,)]), "split", why, kind))
+    return findings
 
 
 def _is_list(kind: str) -> bool:
@@ -151,20 +168,6 @@ def _keep_places(text: Text, path: Path, becomes: Path, where: dict[Path, Where]
         if found[: len(path)] == path:
             where[becomes + found[len(path) :]] = Where(text.file, line)
     where.setdefault(becomes[:1], Where(text.file, text.lines[path[:1]]))
-
-
-def _merge_flaws(kind: str, holders: Sequence[Text], where: dict[Path, Where]) -> list[Flaw]:
-    """Rules stand in one file, since they are read in order; so does each single table."""
-    if len(holders) == 1 or kind in _NAMED_BY or kind not in fields_of(Document):
-        return []
-    first = Where(holders[0].file, holders[0].lines[(kind,)])
-    flaws = []
-    for text in holders[1:]:
-        path: Path = (kind, f"in {text.file}")
-        where[path] = Where(text.file, text.lines[(kind,)])
-        why = f"`{kind}` stands in one file, and {first.text} has it"
-        flaws.append(Flaw(path, "split-over-files", why))
-    return flaws
 
 
 def _placed(flaws: Iterable[Flaw], where: dict[Path, Where], otherwise: Where) -> list[Finding]:
