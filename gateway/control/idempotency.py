@@ -153,6 +153,12 @@ def replay_or_refuse(idem: Idem, held: Stored, now: datetime) -> Answer | Abando
             )
 
 
+async def find(conn: asyncpg.Connection, idem: Idem) -> Stored | None:
+    """What the table holds under this key; None while it is free."""
+    row = await conn.fetchrow(q.LOOK_IDEMPOTENCY, [idem.claim_key])
+    return None if row is None else stored(dict(row))
+
+
 async def purge(conn: asyncpg.Connection, now: datetime, rows_max: int = 5000) -> int:
     """Delete up to `rows_max` keys older than seven days; returns how many."""
     status = await conn.execute(q.PURGE_IDEMPOTENCY, now - KEPT, rows_max)
