@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.tree import code, docstring_nodes, product, python, text, tree
+from tests.house.tree import code, product, python, text, tree
 
 # The composition roots: here real time, chance and the terminal are taken and handed on.
 ROOTS = {"gateway/cli.py", "gateway/daemon.py", "gateway/demo.py"}
-# The supervisor hands its children an environment made from its own.
-ENVIRONMENT_ALLOWED = re.compile(r"^gateway/servers/")
+# The supervisor hands its children an environment made from its own, and makes their passwords.
+SUPERVISOR = re.compile(r"^gateway/servers/")
 # A tool of its own process: it may read the clock and print.
 SIMULATORS = re.compile(r"^(router|bridge)/sim/")
 
@@ -27,9 +27,10 @@ BANNED = {
     r"\brandom\.(random|randint|choice|choices|shuffle|uniform|randbytes)\(": (
         "the chance that the constructor was given"
     ),
-    r"\buuid\.uuid\d\(|\bsecrets\.token_": "ledger.ids.Ids, or bytes the constructor was given",
+    r"\buuid\.uuid\d\(": "ledger.ids.Ids",
     r"\bprint\(": "config.log.event",
 }
+SECRETS = r"\bsecrets\.(token_|choice|randbelow)"
 ENVIRONMENT = r"\bos\.environ\b|\bos\.getenv\("
 MONEY_ROOMS = ("ledger/", "router/")
 FLOAT_ALLOWED = re.compile(r"^router/(sim/|score\.py)")
@@ -65,9 +66,16 @@ def test_time_chance_and_the_terminal_come_in_through_constructors(pattern: str)
 
 def test_the_environment_is_read_at_the_roots() -> None:
     """What the environment says reaches a room as a setting, never as a variable it looks up."""
-    paths = (path for path in rooms() if not ENVIRONMENT_ALLOWED.match(path.as_posix()))
+    paths = (path for path in rooms() if not SUPERVISOR.match(path.as_posix()))
     places = found(ENVIRONMENT, paths)
     assert not places, f"make it a setting of config.settings instead of a variable: {places}"
+
+
+def test_secrets_are_made_at_the_roots() -> None:
+    """Random bytes for keys and tokens come in through a constructor, so that tests can fix them."""
+    paths = (path for path in rooms() if not SUPERVISOR.match(path.as_posix()))
+    places = found(SECRETS, paths)
+    assert not places, f"take random_bytes in the constructor instead of secrets: {places}"
 
 
 def test_money_is_never_a_float() -> None:
@@ -138,39 +146,3 @@ def test_nothing_knows_that_it_is_tested() -> None:
     """The product behaves the same under test: simulators are servers, not branches."""
     places = found(r"\bif\s+(not\s+)?(self\.)?_?(is_)?test(ing|_mode)?\b|PYTEST_", iter(product()))
     assert not places, f"reach the simulator over its real wire instead: {places}"
-
-
-SQL = re.compile(
-    r"^\s*(SELECT\s.+|INSERT\s+INTO\s|UPDATE\s+\S+\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+.*\sAS\s|"
-    r"(CREATE|ALTER|DROP)\s+(TABLE|INDEX|ROLE|SCHEMA|DATABASE|TRIGGER|FUNCTION)\s|TRUNCATE\s|"
-    r"GRANT\s|REVOKE\s|LISTEN\s|NOTIFY\s|SET\s+(LOCAL|SESSION)\s)",
-    re.DOTALL,
-)
-
-
-def test_sql_stands_in_queries_files_only() -> None:
-    """SQL is found in queries.py beside its room and in migrations, nowhere else."""
-    places = [
-        f"{path}:{node.lineno} {node.value.strip().splitlines()[0][:40]}"
-        for path in product()
-        if not path.name.startswith("queries")
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and id(node) not in docstring_nodes(path)
-        and SQL.match(node.value)
-    ]
-    assert not places, f"give the statement a name in the queries.py beside its room: {places}"
-
-
-def test_a_room_names_only_its_own_schema() -> None:
-    """The SQL of a package touches its own schema; across schemas there are ids and checks."""
-    schemas = {"gateway", "router", "bridge", "ledger"}
-    places = []
-    for path in product():
-        if not path.name.startswith("queries") or path.parts[0] not in schemas:
-            continue
-        others = "|".join(sorted(schemas - {path.parts[0]}))
-        named = re.compile(rf"\b(FROM|JOIN|INTO|UPDATE|TABLE)\s+({others})\.\w+", re.IGNORECASE)
-        places += [f"{path}: {match.group(0)}" for match in named.finditer(text(path))]
-    assert not places, f"ask the other room for a value instead of its table: {places}"
