@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -209,10 +209,9 @@ async def _alone(connection: asyncpg.Connection, wait_s: float) -> AsyncIterator
 async def _prepare(connection: asyncpg.Connection) -> None:
     """Make sure that the daemon's role and the migration table exist."""
     if not await connection.fetchval(q.DAEMON_ROLE_EXISTS):
-        try:
+        # Roles belong to the cluster: a runner in another database may be faster.
+        with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
             await connection.execute(q.CREATE_DAEMON_ROLE)
-        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-            pass  # roles belong to the cluster: a runner in another database was faster
     if not await connection.fetchval(q.MIGRATION_TABLE_EXISTS):
         await connection.execute(q.CREATE_MIGRATION_TABLE)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -61,15 +61,23 @@ class Servers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def embedded(settings: EmbeddedSettings) -> AsyncIterator[Servers]:
+async def embedded(
+    settings: EmbeddedSettings, *, random_bytes: Callable[[int], bytes] = os.urandom
+) -> AsyncIterator[Servers]:
     """Run the wanted servers while the block lasts; their data stays for the next time.
 
+    random_bytes  makes the passwords, the first time
     raises  ServersError where the folder is held by another process, no unprivileged user exists,
             programs are missing, or a server does not come up
     """
     account = choose_account(settings.run_as, euid=os.geteuid())
     async with AsyncExitStack() as opened:
-        state = open_state(settings.state_folder, outside=settings.outside, account=account)
+        state = open_state(
+            settings.state_folder,
+            outside=settings.outside,
+            account=account,
+            random_bytes=random_bytes,
+        )
         opened.enter_context(held(state))
         notes = list(state.notes)
         supervisors: dict[str, Supervisor] = {}

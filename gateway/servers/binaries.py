@@ -108,7 +108,7 @@ def _in_distribution(name: str, ending: str) -> tuple[Path, Path]:
 def _version(path: Path) -> str:
     """Ask a program for its version, as it says it: `18.6` or `8.1.8`."""
     try:
-        said = subprocess.run(  # noqa: S603 - a program we located
+        said = subprocess.run(
             [path, "--version"],
             capture_output=True,
             text=True,
@@ -135,7 +135,7 @@ def reachable(binaries: Binaries, account: Account) -> bool:
     if not can_enter(binaries.folder, account):
         return False
     try:
-        subprocess.run(  # noqa: S603 - a program we located
+        subprocess.run(
             [binaries.path, "--version"],
             capture_output=True,
             timeout=PROBE_TIMEOUT_S,

@@ -152,6 +152,7 @@ class Postgres:
             log_file=self._state.our_folder("logs") / "postgres-start.log",
             account=self._state.account,
             endings=ENDINGS,
+            stale=(self._data / "postmaster.pid", self._sockets / f".s.PGSQL.{PORT}.lock"),
             leader=read_postmaster_pid,
         )
 
@@ -177,7 +178,7 @@ class Postgres:
         secret = self._owner_password.encode("ascii")
         write_private(secret_file, secret, uid=account.uid, gid=account.gid)
         try:
-            done = subprocess.run(  # noqa: S603 - argv is ours
+            done = subprocess.run(
                 self._initdb(unfinished, secret_file),
                 cwd=self._folder,
                 env=clean_environment(os.environ),

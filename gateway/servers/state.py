@@ -10,11 +10,10 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,8 @@ from gateway.servers.privileges import (
 SOCKET_FOLDER_BYTES_MAX: Final = 85
 """A socket's whole path holds 107 bytes; the longest name in the folder takes the rest."""
 
+PASSWORD_BYTES: Final = 24
+
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+@-]+")
 """What needs no quoting in an address, a list of folders or a configuration."""
 
@@ -40,6 +41,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: Path
     account: Account
+    random_bytes: Callable[[int], bytes]
     notes: tuple[str, ...] = ()  # what people should be told at the start
 
     def server_folder(self, name: str) -> Path:
@@ -51,7 +53,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return private_folder(self.folder / name, uid=os.geteuid(), gid=os.getegid())
 
 
-def open_state(wanted: Path, *, outside: Path, account: Account) -> State:
+def open_state(
+    wanted: Path, *, outside: Path, account: Account, random_bytes: Callable[[int], bytes]
+) -> State:
     """Find or make the state folder.
 
     wanted   the configured folder; used unless the servers' user cannot reach it
@@ -62,14 +66,15 @@ def open_state(wanted: Path, *, outside: Path, account: Account) -> State:
     elsewhere = outside / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
     if not account.dropped or (can_enter(wanted, account) and not elsewhere.exists()):
         _make_state_folder(wanted, account)
-        return State(folder=wanted, account=account, notes=_who(account))
+        return State(folder=wanted, account=account, random_bytes=random_bytes, notes=_who(account))
     _make_outside(outside, account)
     _make_state_folder(elsewhere, account)
     (elsewhere / "origin").write_text(f"{wanted}\n")
     note = (
         f"user {account.name!r} cannot reach {wanted}: the servers keep their data in {elsewhere}"
     )
-    return State(folder=elsewhere, account=account, notes=(*_who(account), note))
+    notes = (*_who(account), note)
+    return State(folder=elsewhere, account=account, random_bytes=random_bytes, notes=notes)
 
 
 def _who(account: Account) -> tuple[str, ...]:
@@ -154,7 +159,7 @@ def password(state: State, name: str, *, must_exist: bool = False) -> str:
             raise ServersError(
                 f"{path} is missing, but the data it opens exists: restore it, or start afresh"
             ) from None
-    value = secrets.token_hex(24)
+    value = state.random_bytes(PASSWORD_BYTES).hex()
     write_private(path, value.encode("ascii"), uid=os.geteuid(), gid=os.getegid())
     return value
 

@@ -40,6 +40,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Path  # where what it says on its standard output goes; replaced at each start
     account: Account
     endings: tuple[tuple[signal.Signals, float], ...]  # signal, seconds to wait after it
+    stale: tuple[Path, ...] = ()  # files in which a dead server's pid may name another process
     stdin: bytes = b""  # a configuration with secrets goes here, never into argv
     leader: Callable[[Path], int | None]  # reads the pid that the server itself wrote down
 
@@ -115,6 +116,8 @@ class Supervisor:
 
     async def _launch(self) -> None:
         await end_processes(self._program)
+        for path in self._program.stale:
+            path.unlink(missing_ok=True)
         self._process = await asyncio.to_thread(spawn, self._program)
         try:
             await self._wait_ready()
@@ -150,7 +153,7 @@ def spawn(program: Program) -> subprocess.Popen[bytes]:
     """Start `program` in a session of its own, so that Ctrl-C at a terminal does not reach it."""
     with program.log_file.open("wb") as output:
         program.log_file.chmod(0o600)
-        process = subprocess.Popen(  # noqa: S603 - argv is ours
+        process = subprocess.Popen(
             program.argv,
             cwd=program.folder,
             env=clean_environment(os.environ),
@@ -224,6 +227,7 @@ def _send(number: signal.Signals, pids: Sequence[int]) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)  # a stopped process would never hear the first
         except ProcessLookupError:
             continue
 

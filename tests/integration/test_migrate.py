@@ -18,7 +18,7 @@ def step(version: int, sql: str, *, package: str = "ledger", name: str = "step")
 SOME = (
     step(
         1,
-        "CREATE SCHEMA demo; CREATE TABLE demo.a (n int); GRANT USAGE ON SCHEMA demo TO brokerd_daemon",
+        "CREATE SCHEMA demo; CREATE TABLE demo.a (n int)",
     ),
     step(2, "INSERT INTO demo.a VALUES (1); INSERT INTO demo.a VALUES (2)"),
     step(1, "CREATE TABLE demo.b (n int)", package="gateway"),
@@ -120,11 +120,13 @@ async def test_the_daemons_role_cannot_change_the_record(database: Database) -> 
 
 async def test_databases_of_one_server_migrate_together(postgres_cluster: Cluster) -> None:
     """The daemon's role belongs to the whole server: two databases may both try to make it."""
-    async with fresh_database(postgres_cluster, template="template0") as one:
-        async with fresh_database(postgres_cluster, template="template0") as two:
-            runs = await asyncio.gather(
-                *(migrate(each.owner_dsn, migrations=SOME) for each in (one, two))
-            )
+    async with (
+        fresh_database(postgres_cluster, template="template0") as one,
+        fresh_database(postgres_cluster, template="template0") as two,
+    ):
+        runs = await asyncio.gather(
+            *(migrate(each.owner_dsn, migrations=SOME) for each in (one, two))
+        )
     assert [len(run) for run in runs] == [3, 3]
 
 
