@@ -17,6 +17,9 @@ demo: $(READY)  ## Start a whole sample broker and watch deposits travel; Ctrl-C
 
 test: $(READY)  ## Run every test but the soak tests
 	@$(BIN)/python -m pytest -q -m "not soak" $(TESTS)
+	@if $(BIN)/python -c "from tests.support.servers import system_postgres as found; exit(not found())"; then \
+		echo "once more on the PostgreSQL of this system"; \
+		$(BIN)/python -m pytest -q -m "postgres and not soak and not slow" --postgres=system $(TESTS); fi
 
 check: $(READY)  ## Check format, lint, types, imports, house rules and unit tests
 	@echo "format";  $(BIN)/ruff format --quiet --check . || { echo "run 'make format'"; exit 1; }
