@@ -72,7 +72,7 @@ def test_the_environment_is_read_at_the_roots() -> None:
 
 
 def test_secrets_are_made_at_the_roots() -> None:
-    """Random bytes for keys and tokens come in through a constructor, so that tests can fix them."""
+    """Random bytes for keys and tokens come in through a constructor."""
     paths = (path for path in rooms() if not SUPERVISOR.match(path.as_posix()))
     places = found(SECRETS, paths)
     assert not places, f"take random_bytes in the constructor instead of secrets: {places}"
