@@ -5,7 +5,7 @@ Knows how a mistake is named, placed and said. Refuses to know any rule that mak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -71,3 +71,18 @@ def place(path: Path, lines: Mapping[Path, Where], otherwise: Where = NOWHERE) -
         if (found := lines.get(path[:length])) is not None:
             return found
     return otherwise
+
+
+def placed(
+    flaws: Iterable[Flaw], lines: Mapping[Path, Where], otherwise: Where = NOWHERE
+) -> list[Finding]:
+    """The flaws with their places, each message headed by its path."""
+    return [
+        Finding(
+            place(flaw.path, lines, otherwise),
+            flaw.code,
+            f"{path_text(flaw.path)}: {flaw.message}" if flaw.path else flaw.message,
+            path_text(flaw.path),
+        )
+        for flaw in flaws
+    ]

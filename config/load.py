@@ -16,7 +16,7 @@ from typing import Any, Final, get_origin
 
 import msgspec
 
-from config.findings import Finding, Flaw, Path, Where, path_text, place
+from config.findings import Finding, Path, Where, path_text, placed
 from config.lines import lines_of
 from config.references import references
 from config.rulebook import Document, Rulebook, from_document
@@ -49,7 +49,7 @@ def load(folder: FilePath) -> tuple[Rulebook | None, list[Finding]]:
     findings += _split(texts)
     document, where = _merge(texts)
     shaped, flaws = shape(document, Document)
-    findings += _placed(flaws, where, Where(str(folder)))
+    findings += placed(flaws, where, Where(str(folder)))
     if shaped is None or findings:
         return None, sorted(findings, key=lambda finding: finding.where)
     source = canonical(document)
@@ -168,10 +168,3 @@ def _keep_places(text: Text, path: Path, becomes: Path, where: dict[Path, Where]
         if found[: len(path)] == path:
             where[becomes + found[len(path) :]] = Where(text.file, line)
     where.setdefault(becomes[:1], Where(text.file, text.lines[path[:1]]))
-
-
-def _placed(flaws: Iterable[Flaw], where: dict[Path, Where], otherwise: Where) -> list[Finding]:
-    return [
-        Finding(place(flaw.path, where, otherwise), flaw.code, flaw.message, path_text(flaw.path))
-        for flaw in flaws
-    ]

@@ -127,8 +127,7 @@ def _one(value: object, kind: Any, path: Path, hook: Hook | None) -> Iterator[Fl
     try:
         leaf(value, kind, hook)
     except Misfit as error:
-        name = next((step for step in reversed(path) if isinstance(step, str)), "")
-        yield Flaw(path, error.code, f"`{name}`: {error}")
+        yield Flaw(path, error.code, str(error))
 
 
 def _plain(reason: str, value: object, kind: Any) -> tuple[str, str]:

@@ -1,0 +1,221 @@
+"""Process settings: how this one process runs, as opposed to what the business wants.
+
+Knows every setting with its type, bounds and default, the file and the environment they come from.
+Refuses to know business rules (`rulebook.py`), and to start anything with a setting it does not
+know: a typo must not be a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from config.environment import overlay
+from config.findings import Finding, Path, Where, placed
+from config.load import read_toml
+from config.rulebook import Id, Rulebook
+from config.secret import Address, Secret, read_address, read_secret
+from config.shape import Hook, shape
+
+__all__ = ["Address", "Secret", "Settings", "load_settings", "peers"]
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Url = Annotated[
+    str, Meta(pattern=r"^https?://[^\s]+$", description="an address such as `https://host:443`")
+]
+Host = Annotated[str, Meta(min_length=1, max_length=255)]
+Part = Literal["api", "sessions", "accrual"]
+
+_NOTHING: Final = Address("")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section."""
+
+
+class Http(Section, frozen=True, kw_only=True):
+    """The API's listener and its limits."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 8080  # 0: any free port
+    body_bytes_max: Annotated[int, Meta(ge=1024, le=16 * 1024 * 1024)] = 64 * 1024
+    answer_within_s: Annotated[float, Meta(gt=0, le=60)] = (
+        15.0  # then 202: the walk goes on without the caller
+    )
+    keep_alive_s: Seconds = 75.0  # an idle connection is closed after it
+
+
+class Database(Section, frozen=True, kw_only=True):
+    """PostgreSQL. Without a `dsn` brokerd runs its own (`[embedded]`)."""
+
+    dsn: Address = _NOTHING  # as the daemon's role
+    owner_dsn: Address = _NOTHING  # as the owner of the schemas: for `brokerd migrate` alone
+    pool_size: Annotated[int, Meta(ge=2, le=200)] = 16
+    connect_timeout_s: Seconds = 10.0
+
+
+class Redis(Section, frozen=True, kw_only=True):
+    """Redis or Valkey. Without a `url` brokerd runs its own (`[embedded]`)."""
+
+    url: Address = _NOTHING
+    answer_timeout_s: Seconds = 0.25  # then it counts as lost, and its users do without
+
+
+class Embedded(Section, frozen=True, kw_only=True):
+    """The servers brokerd runs for itself where none are configured."""
+
+    state_folder: Annotated[str, Meta(min_length=1)] = "state"  # relative to the working folder
+    run_as: str = ""  # as root: the user to drop to; empty: an existing unprivileged one is chosen
+    start_timeout_s: Seconds = 120.0  # recovery after a crash with much log takes long
+
+
+class RulebookPlace(Section, frozen=True, kw_only=True):
+    """Where the business rules are."""
+
+    folder: Annotated[str, Meta(min_length=1)]
+
+
+class PlatformServer(Section, frozen=True, kw_only=True):
+    """How to reach one trading server of the rulebook."""
+
+    url: Url
+    manager_login: Annotated[int, Meta(ge=1)]
+    password: Secret
+    ca: str = ""  # a PEM file: only certificates it signed are trusted; empty: the system's
+    dial_timeout_s: Seconds = 5.0
+    call_timeout_s: Seconds = 10.0
+    ping_s: Seconds = 20.0
+    back_off_s: Seconds = 5.0  # before the first new dial; doubles up to the next, with jitter
+    back_off_max_s: Seconds = 120.0
+
+
+class PspServer(Section, frozen=True, kw_only=True):
+    """How to reach one payment provider of the rulebook."""
+
+    url: Url
+    api_key: Secret
+    webhook_secret: Secret
+    connections_max: Annotated[int, Meta(ge=1, le=1000)] = 64
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """Requests of one caller."""
+
+    requests_per_s: Annotated[float, Meta(gt=0, le=100_000)] = 100.0
+    burst: Count = 200
+
+
+class Control(Section, frozen=True, kw_only=True):
+    """Credentials and request limits."""
+
+    pepper: Secret  # keys the digests of API keys: without it no stored digest can be tried
+    key_cache_s: Annotated[float, Meta(gt=0, le=60)] = (
+        3.0  # a revoked key may work this much longer
+    )
+    limits: Limits = Limits()
+
+
+class Lanes(Section, frozen=True, kw_only=True):
+    """The writer of the books."""
+
+    batch_max: Annotated[int, Meta(ge=1, le=5000)] = 500  # units in one transaction
+    waiting_max: Count = 10_000  # units waiting; beyond it callers are told to come back
+    transaction_limit_s: Annotated[float, Meta(gt=0, le=2)] = (
+        2.0  # reads as of a time close after it
+    )
+
+
+class Process(Section, frozen=True, kw_only=True):
+    """What this process does, and how it ends."""
+
+    roles: Annotated[tuple[Part, ...], Meta(min_length=1)] = ("api", "sessions", "accrual")
+    drain_s: Seconds = 20.0  # from the request to stop until what is still open is left to rows
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """Log lines, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    form: Literal["auto", "json", "human"] = "auto"  # auto: for people at a terminal, else JSON
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """All of them."""
+
+    rulebook: RulebookPlace
+    control: Control
+    http: Http = Http()
+    database: Database = Database()
+    redis: Redis = Redis()
+    embedded: Embedded = Embedded()
+    platforms: dict[Id, PlatformServer] = {}
+    psps: dict[Id, PspServer] = {}
+    lanes: Lanes = Lanes()
+    process: Process = Process()
+    log: Log = Log()
+
+
+def load_settings(
+    path: FilePath | None, environ: Mapping[str, str]
+) -> tuple[Settings | None, list[Finding]]:
+    """Read the settings' file (none: defaults) and the environment over it.
+
+    With any finding there are no settings; each finding names file and line, or the variable.
+    """
+    document: dict[str, Any] = {}
+    where: dict[Path, Where] = {}
+    if path is not None:
+        text, findings = read_toml(path)
+        if text is None:
+            return None, findings
+        document = text.data
+        where = {key: Where(text.file, line) for key, line in text.lines.items()}
+    findings = overlay(document, where, environ, Settings)
+    folder = path.parent if path is not None else FilePath()
+    settings, flaws = shape(document, Settings, _reader(environ, folder))
+    findings += placed(flaws, where, Where(str(path) if path is not None else "settings"))
+    if findings:
+        return None, sorted(findings, key=lambda finding: finding.where)
+    return settings, []
+
+
+def peers(settings: Settings, book: Rulebook) -> list[Finding]:
+    """Servers the rulebook names and the settings do not reach, and the other way round."""
+    return [
+        *_unreached(
+            "platforms", "platform", [it.id for it in book.platforms], settings.platforms, book
+        ),
+        *_unreached("psps", "psp", [it.id for it in book.psps], settings.psps, book),
+    ]
+
+
+def _unreached(
+    section: str, part: str, named: Sequence[str], reached: Iterable[str], book: Rulebook
+) -> Iterator[Finding]:
+    for number, name in enumerate(named):
+        if name not in reached:
+            key = f"{section}.{name}"
+            why = f"[{key}] is missing from the settings: it says how to reach `{name}`"
+            yield Finding(book.place(f"{part}[{number}]"), "missing-section", why, key)
+    for name in reached:
+        if name not in named:
+            key = f"{section}.{name}"
+            yield Finding(Where("settings"), "unknown-name", f"{key}: not in the rulebook", key)
+
+
+def _reader(environ: Mapping[str, str], folder: FilePath) -> Hook:
+    """How the types that msgspec does not know are read."""
+
+    def read(kind: type, value: object) -> Secret:
+        if not isinstance(value, str):
+            raise ValueError("expected text")  # noqa: TRY004 - msgspec reports ValueError alone
+        reads = read_address if kind is Address else read_secret
+        return reads(value, environ, folder)
+
+    return read
