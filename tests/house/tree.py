@@ -90,6 +90,7 @@ def functions(path: Path) -> Iterator[Function]:
     return (node for node in ast.walk(tree(path)) if isinstance(node, Function))
 
 
+@cache
 def docstring_nodes(path: Path) -> set[int]:
     """The ids of the string nodes that are docstrings or bare strings: prose, never data."""
     return {
