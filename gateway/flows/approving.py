@@ -32,7 +32,8 @@ class Lane(Protocol):
         """Commit the unit, or leave it out and say why."""
 
 
-Emit = Callable[[str, str, str, bytes], Change]  # subscriber, event type, object id, JSON
+# subscriber, event type, object id, JSON, correlation, time
+Emit = Callable[[str, str, str, bytes, str, datetime], Change]
 Applier = Callable[[asyncpg.Connection, Approval, Command], Awaitable[Sequence[Change]]]
 
 
@@ -151,7 +152,14 @@ class Approving:
                 *approvals.approval_moved(approval, verdict, command, event),
                 *effect,
                 audited(command, "approval.decide", approval.id, self._ids.new("AU"), after=trace),
-                self._emit(approval.maker_owner, "approval.decided", approval.id, body),
+                self._emit(
+                    approval.maker_owner,
+                    "approval.decided",
+                    approval.id,
+                    body,
+                    command.correlation,
+                    command.at,
+                ),  # fmt: skip
             )
         )
         return await self._submit(unit, idem, command, answer)

@@ -90,7 +90,7 @@ class Onboarding:
                     self._ids.new("AU"),
                     after=client_view(client),
                 ),
-                self._emit(client.caller, "client.created", client.id, body),
+                self._told(client, "client.created", body, command),
             )
         )
         left = await self._lane.submit(unit)
@@ -172,8 +172,12 @@ class Onboarding:
         return (
             *clients.client_moved(client, after, command, approval=approval),
             self._audited(command, client, {"view": view, "approval": approval}),
-            self._emit(client.caller, "client.moved", client.id, msgspec.json.encode(view)),
+            self._told(client, "client.moved", msgspec.json.encode(view), command),
         )
+
+    def _told(self, client: Client, kind: str, body: bytes, command: Command) -> Change:
+        """The event for whoever made the client known."""
+        return self._emit(client.caller, kind, client.id, body, command.correlation, command.at)
 
     def _audited(self, command: Command, client: Client, after: object) -> Change:
         before: ClientView = client_view(client)
@@ -215,7 +219,14 @@ class Onboarding:
             *approvals.approval_asked(approval),
             clients.still(client),
             self._audited(command, client, asked),
-            self._emit(approval.maker_owner, "approval.asked", approval.id, body),
+            self._emit(
+                approval.maker_owner,
+                "approval.asked",
+                approval.id,
+                body,
+                command.correlation,
+                command.at,
+            ),  # fmt: skip
         )
         return answer, Unit(changes)
 
