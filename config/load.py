@@ -44,19 +44,26 @@ class Text(msgspec.Struct, frozen=True):
 
 
 def load(folder: FilePath) -> tuple[Rulebook | None, list[Finding]]:
-    """Read every `*.toml` of a folder as one rulebook. With any finding there is no rulebook."""
+    """Read a rulebook that is right by itself. With any finding there is no rulebook."""
+    book, findings = read_folder(folder)
+    if book is not None:
+        findings = references(book)
+    return (None if findings else book), findings
+
+
+def read_folder(folder: FilePath) -> tuple[Rulebook | None, list[Finding]]:
+    """Read every `*.toml` of a folder as one rulebook, judging its shape alone."""
     texts, findings = _texts(folder)
     findings += _split(texts)
     document, where = _merge(texts)
-    shaped, flaws = shape(document, Document)
-    findings += placed(flaws, where, Where(str(folder)))
-    if shaped is None or findings:
-        return None, sorted(findings, key=lambda finding: finding.where)
-    source = canonical(document)
-    places = {path_text(path): found for path, found in where.items()}
-    book = from_document(shaped, hash_of(source), source, places)
-    findings = references(book)
-    return (None if findings else book), findings
+    if texts:
+        shaped, flaws = shape(document, Document)
+        findings += placed(flaws, where, Where(str(folder)))
+        if shaped is not None and not findings:
+            source = canonical(document)
+            places = {path_text(path): found for path, found in where.items()}
+            return from_document(shaped, hash_of(source), source, places), []
+    return None, sorted(findings, key=lambda finding: finding.where)
 
 
 def from_source(source: bytes) -> Rulebook:

@@ -1,4 +1,4 @@
-"""Log lines: one line is one dated fact, a `noun.verb` that never changes with typed facts beside it.
+"""Log lines: one line is one dated fact, a `noun.verb` that never changes, typed facts beside it.
 
 Knows the two forms, JSON for machines and columns for people, and which facts are never written.
 Refuses to know who logs what, and to hold a global: the trace of a request travels in a context.
@@ -25,7 +25,7 @@ _COLOURS: Final = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1", "DEBUG": 
 
 
 def event(log: logging.Logger, name: str, level: int = logging.INFO, /, **facts: object) -> None:
-    """Log one fact: `event(log, "attempt.finished", psp="acme", outcome="unknown", took_ms=10_004)`.
+    """Log one fact: `event(log, "attempt.finished", psp="acme", outcome="unknown")`.
 
     Facts whose name speaks of a secret are written as `***`.
     """
@@ -63,6 +63,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a line: at, level, event, log, trace where there is one, then the facts."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Write the record as JSON; a fact never hides one of the first names."""
         line: dict[str, Any] = {
             "at": _at(record),
             "level": record.levelname.lower(),
@@ -86,6 +87,7 @@ class Columns(logging.Formatter):
         self._coloured = coloured
 
     def format(self, record: logging.LogRecord) -> str:
+        """Write the record in columns."""
         facts = " ".join(f"{name}={_short(value)}" for name, value in _facts(record).items())
         event_name = record.getMessage()
         line = (

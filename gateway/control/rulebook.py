@@ -1,0 +1,194 @@
+"""The rulebook as the whole house sees it: checked by every room, stored by its hash, one in force.
+
+Knows which rooms compile a rulebook and which one is in force. Refuses to decide anything with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+import router.rules
+from config.findings import Finding
+from config.load import from_source, read_folder
+from config.references import references
+from config.rulebook import Rulebook
+from gateway.control import access, audit
+from gateway.control import queries_rulebook as q
+from gateway.control.audit import Command
+from ledger.ids import Ids
+from ledger.money import UnknownCurrency, currency
+from ledger.units import Kind, Step
+
+if TYPE_CHECKING:
+    import asyncpg
+
+# The unit decided with this rulebook (its hash is the value): is it still the one in force?
+RULEBOOK: Final = Kind("gateway.rulebook.check", Step.CHECK, q.CHECK_IN_FORCE)
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """The rulebook that decides now; `version` counts the rulebooks that ever did."""
+
+    hash: str
+    since: datetime
+    version: int
+
+
+class RulebookDiffers(Exception):
+    """The process has another rulebook than the one in force, and was not told to adopt it."""
+
+    def __init__(self, in_force: str, ours: str) -> None:
+        super().__init__(
+            f"the rulebook in force is {in_force}, this process was given {ours}: "
+            "give it the same rules, or start it with --adopt to bring its own into force"
+        )
+        self.in_force = in_force
+        self.ours = ours
+
+
+class RulebookUnknown(LookupError):
+    """No rulebook of this hash was ever in force here."""
+
+
+# --- checking -----------------------------------------------------------------------------------
+
+
+def check(folder: Path) -> tuple[Rulebook | None, list[Finding]]:
+    """Read a rulebook and ask every room: with any finding there is no rulebook."""
+    book, findings = read_folder(folder)
+    if book is not None:
+        findings = _each_once(references(book), _currencies(book), *_compiled(book))
+    return (None if findings else book), findings
+
+
+def _compiled(book: Rulebook) -> Iterator[list[Finding]]:
+    import bridge.mapping
+
+    rooms: tuple[Callable[[Rulebook], tuple[Any, list[Finding]]], ...] = (
+        router.rules.compile,
+        bridge.mapping.compile,
+        access.compile,
+    )
+    for compile_room in rooms:
+        yield compile_room(book)[1]
+
+
+def _currencies(book: Rulebook) -> list[Finding]:
+    """Currencies in which somebody keeps money must be known with their decimals."""
+    named = [
+        *((f"entity[{n}].currency", it.currency) for n, it in enumerate(book.entities)),
+        *((f"group[{n}].currency", it.currency) for n, it in enumerate(book.groups)),
+    ]
+    findings = []
+    for path, code in named:
+        try:
+            currency(code)
+        except UnknownCurrency as error:
+            why = f"{path}: {error}"
+            findings.append(Finding(book.place(path), "currency-unknown", why, path))
+    return findings
+
+
+def _each_once(*lists: Iterable[Finding]) -> list[Finding]:
+    """One mistake, one finding: of two rooms that name one key, the first has said it."""
+    first: dict[object, Finding] = {}
+    for finding in (finding for findings in lists for finding in findings):
+        first.setdefault((finding.where, finding.key or finding.message), finding)
+    return sorted(first.values(), key=lambda finding: finding.where)
+
+
+# --- the one in force ---------------------------------------------------------------------------
+
+
+async def in_force(conn: asyncpg.Connection) -> InForce | None:
+    """The rulebook in force; None in a house that never had one."""
+    row = await conn.fetchrow(q.SELECT_IN_FORCE)
+    return None if row is None else InForce(row["hash"], row["since"], row["version"])
+
+
+async def stored(conn: asyncpg.Connection, digest: str) -> Rulebook:
+    """A rulebook that is or was in force, to explain a decision taken with it.
+
+    Raises RulebookUnknown, and ValueError where this version of the program cannot read it.
+    """
+    source = await conn.fetchval(q.SELECT_SOURCE, digest)
+    if source is None:
+        raise RulebookUnknown(digest)
+    return from_source(source)
+
+
+async def agree(
+    conn: asyncpg.Connection, book: Rulebook, command: Command, ids: Ids, *, adopt: bool
+) -> InForce:
+    """Make sure at the start that this process decides with the rulebook in force.
+
+    A house without one takes this one. `adopt` brings it into force in place of another. Raises
+    RulebookDiffers, with nothing changed.
+    """
+    async with conn.transaction():
+        found = await _locked(conn)
+        if found is None:
+            return await _first(conn, book, command, ids, adopt=adopt)
+        if found.hash == book.hash:
+            return found
+        if not adopt:
+            raise RulebookDiffers(found.hash, book.hash)
+        return await _replace(conn, found, book, command, ids)
+
+
+async def adopt(conn: asyncpg.Connection, book: Rulebook, command: Command, ids: Ids) -> InForce:
+    """Bring a rulebook into force, whichever was before it."""
+    return await agree(conn, book, command, ids, adopt=True)
+
+
+async def _locked(conn: asyncpg.Connection) -> InForce | None:
+    row = await conn.fetchrow(q.LOCK_IN_FORCE)
+    return None if row is None else InForce(row["hash"], row["since"], row["version"])
+
+
+async def _first(
+    conn: asyncpg.Connection, book: Rulebook, command: Command, ids: Ids, *, adopt: bool
+) -> InForce:
+    await _store(conn, book, command)
+    if await conn.fetchval(q.INSERT_IN_FORCE, book.hash, command.at) is None:
+        # Another replica was quicker, and has committed: its rulebook is the one to agree with.
+        return await agree(conn, book, command, ids, adopt=adopt)
+    await _record(conn, InForce("", command.at, 0), book, command, ids)
+    return InForce(book.hash, command.at, 1)
+
+
+async def _replace(
+    conn: asyncpg.Connection, found: InForce, book: Rulebook, command: Command, ids: Ids
+) -> InForce:
+    await _store(conn, book, command)
+    version = await conn.fetchval(q.MOVE_IN_FORCE, book.hash, command.at, found.version)
+    assert version == found.version + 1, "the row is locked by this transaction"
+    await _record(conn, found, book, command, ids)
+    return InForce(book.hash, command.at, version)
+
+
+async def _store(conn: asyncpg.Connection, book: Rulebook, command: Command) -> None:
+    person = command.caller.person
+    await conn.execute(q.INSERT_RULEBOOK, book.hash, book.source, person, command.at)
+
+
+async def _record(
+    conn: asyncpg.Connection, before: InForce, book: Rulebook, command: Command, ids: Ids
+) -> None:
+    """The event and the audit row of a rulebook that comes into force."""
+    version, person = before.version + 1, command.caller.person
+    cause = {"reason": command.reason, "correlation": command.correlation}
+    await conn.execute(
+        q.INSERT_EVENT, version, before.hash, book.hash, "adopted",
+        msgspec.json.encode(cause).decode(), person, command.at,
+    )  # fmt: skip
+    was = {"hash": before.hash} if before.hash else None
+    row = audit.audited(
+        command, "rulebook.adopt", book.hash, ids.new("AU"), before=was, after={"hash": book.hash}
+    )
+    await audit.write(conn, [row])
