@@ -32,8 +32,8 @@ class Lane(Protocol):
         """Commit the unit, or leave it out and say why."""
 
 
-# subscriber, event type, object id, JSON, correlation, time
-Emit = Callable[[str, str, str, bytes, str, datetime], Change]
+# subscriber, event type, object id, JSON, correlation
+Emit = Callable[[str, str, str, bytes, str], Change]
 Applier = Callable[[asyncpg.Connection, Approval, Command], Awaitable[Sequence[Change]]]
 
 
@@ -158,8 +158,7 @@ class Approving:
                     approval.id,
                     body,
                     command.correlation,
-                    command.at,
-                ),  # fmt: skip
+                ),
             )
         )
         return await self._submit(unit, idem, command, answer)

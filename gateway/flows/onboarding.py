@@ -177,7 +177,7 @@ class Onboarding:
 
     def _told(self, client: Client, kind: str, body: bytes, command: Command) -> Change:
         """The event for whoever made the client known."""
-        return self._emit(client.caller, kind, client.id, body, command.correlation, command.at)
+        return self._emit(client.caller, kind, client.id, body, command.correlation)
 
     def _audited(self, command: Command, client: Client, after: object) -> Change:
         before: ClientView = client_view(client)
@@ -225,8 +225,7 @@ class Onboarding:
                 approval.id,
                 body,
                 command.correlation,
-                command.at,
-            ),  # fmt: skip
+            ),
         )
         return answer, Unit(changes)
 

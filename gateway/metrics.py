@@ -1,0 +1,221 @@
+"""Every number the gateway reports, as one object that is handed in.
+
+Knows names, labels and buckets; `docs/metrics.md` lists each family and a test compares. Refuses to
+compute outcomes: a deposit is counted by whoever has its committed event row in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from bridge.session import SessionState
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_REQUEST_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+_PEER_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+_BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
+_BATCH_UNITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+Family = Counter | Gauge | Histogram
+
+
+class GatewayMetrics:
+    """Counters, gauges and histograms of one process.
+
+    Label values come from tables of ours (routes, providers, servers, kinds), never from a request.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._http(registry)
+        self._books(registry)
+        self._peers(registry)
+        self._outcomes(registry)
+        self._house(registry)
+
+    def _http(self, registry: CollectorRegistry) -> None:
+        self.http_requests = Counter(
+            "brokerd_http_requests", "Requests answered, by route template and status.",
+            ["method", "route", "status"], registry=registry,
+        )  # fmt: skip
+        self.http_seconds = Histogram(
+            "brokerd_http_request_seconds", "From the request's head to its answer.",
+            ["method", "route"], buckets=_REQUEST_S, registry=registry,
+        )  # fmt: skip
+        self.http_refusals = Counter(
+            "brokerd_http_refusals", "Requests refused, by problem code.", ["code"],
+            registry=registry,
+        )  # fmt: skip
+        self.limits_degraded = Gauge(
+            "brokerd_limits_degraded", "1 while request limits are this replica's own.",
+            registry=registry,
+        )  # fmt: skip
+
+    def _books(self, registry: CollectorRegistry) -> None:
+        self.lane_batch_units = Histogram(
+            "brokerd_lane_batch_units", "Units of work in one committed transaction.",
+            buckets=_BATCH_UNITS, registry=registry,
+        )  # fmt: skip
+        self.lane_batch_seconds = Histogram(
+            "brokerd_lane_batch_seconds", "From taking a batch to its commit.",
+            buckets=_BATCH_S, registry=registry,
+        )  # fmt: skip
+        self.lane_left = Counter(
+            "brokerd_lane_left", "Units left out of a batch with an answer of their own.",
+            registry=registry,
+        )  # fmt: skip
+        self.lane_waiting = Gauge(
+            "brokerd_lane_waiting", "Units that wait for the next batch.", registry=registry
+        )
+
+    def _peers(self, registry: CollectorRegistry) -> None:
+        self.attempts = Counter(
+            "brokerd_psp_attempts", "Attempts at a provider, by outcome of the call.",
+            ["psp", "outcome"], registry=registry,
+        )  # fmt: skip
+        self.attempt_seconds = Histogram(
+            "brokerd_psp_answer_seconds", "From a request sent to a provider to its answer.",
+            ["psp"], buckets=_PEER_S, registry=registry,
+        )  # fmt: skip
+        self.psp_webhooks = Counter(
+            "brokerd_psp_webhooks", "Webhooks received from providers, by verdict.",
+            ["psp", "verdict"], registry=registry,
+        )  # fmt: skip
+        self.inquiries = Counter(
+            "brokerd_psp_inquiries", "Questions to a provider about an attempt, by outcome.",
+            ["psp", "outcome"], registry=registry,
+        )  # fmt: skip
+        self.platform_calls = Counter(
+            "brokerd_platform_calls", "Calls to a trading server, by command and class of answer.",
+            ["server", "command", "class"], registry=registry,
+        )  # fmt: skip
+        self.platform_seconds = Histogram(
+            "brokerd_platform_call_seconds", "From a call to a trading server to its end.",
+            ["server", "command"], buckets=_PEER_S, registry=registry,
+        )  # fmt: skip
+        self.sessions = Gauge(
+            "brokerd_platform_session", "1 for the state a manager session is in, else 0.",
+            ["server", "state"], registry=registry,
+        )  # fmt: skip
+
+    def _outcomes(self, registry: CollectorRegistry) -> None:
+        self.deposits = Counter(
+            "brokerd_deposits", "Deposits by committed event: requested, approved, declined, ...",
+            ["event"], registry=registry,
+        )  # fmt: skip
+        self.fallbacks = Counter(
+            "brokerd_deposits_after_fallback", "Deposits approved by a second or later provider.",
+            registry=registry,
+        )  # fmt: skip
+        self.accounts = Counter(
+            "brokerd_accounts", "Trading accounts by committed event.", ["event"], registry=registry
+        )
+        self.credits = Counter(
+            "brokerd_platform_credits", "Balance operations by committed event.", ["event"],
+            registry=registry,
+        )  # fmt: skip
+        self.payments_open = Gauge(
+            "brokerd_payments_open", "Payments without a final state.", ["state"], registry=registry
+        )
+
+    def _house(self, registry: CollectorRegistry) -> None:
+        self.outbox_rows = Gauge(
+            "brokerd_outbox_rows", "Rows of the outbox that have not ended well.",
+            ["lane", "state"], registry=registry,
+        )  # fmt: skip
+        self.outbox_oldest = Gauge(
+            "brokerd_outbox_oldest_seconds", "Age of the oldest row that waits.", ["lane"],
+            registry=registry,
+        )  # fmt: skip
+        self.deliveries = Counter(
+            "brokerd_webhook_deliveries", "Deliveries to subscribers, by result.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.items_open = Gauge(
+            "brokerd_items_open", "Items a person must look at.", ["kind", "team"],
+            registry=registry,
+        )  # fmt: skip
+        self.loop_lag = Histogram(
+            "brokerd_event_loop_lag_seconds", "How much later than asked the event loop woke us.",
+            buckets=_LAG_S, registry=registry,
+        )  # fmt: skip
+        self.degraded = Gauge(
+            "brokerd_degraded", "1 while this part of the process is degraded.", ["part"],
+            registry=registry,
+        )  # fmt: skip
+        self.info = Gauge(
+            "brokerd_rulebook_info", "Always 1; the label is the rulebook decisions are made with.",
+            ["hash"], registry=registry,
+        )  # fmt: skip
+
+    def families(self) -> Iterable[Family]:
+        """Every family, for the test that compares them with the documentation."""
+        return [value for value in vars(self).values() if isinstance(value, Family)]
+
+    # --- observers: each fits the protocol of the room that calls it ------------------------------
+
+    def batch(self, units: int, left: int, seconds: float) -> None:
+        """A lane's committed batch."""
+        self.lane_batch_units.observe(units)
+        self.lane_batch_seconds.observe(seconds)
+        if left:
+            self.lane_left.inc(left)
+
+    def attempt_finished(self, psp: str, outcome: str, seconds: float) -> None:
+        """A charge at a provider ended."""
+        self.attempts.labels(psp, outcome).inc()
+        self.attempt_seconds.labels(psp).observe(seconds)
+
+    def inquiry_finished(self, psp: str, outcome: str) -> None:
+        """A question about an attempt was answered."""
+        self.inquiries.labels(psp, outcome).inc()
+
+    def webhook_checked(self, psp: str, verdict: str) -> None:
+        """A provider's webhook was judged."""
+        self.psp_webhooks.labels(psp, verdict).inc()
+
+    def called(self, server: str, command: str, result: str, seconds: float) -> None:
+        """A call to a trading server ended."""
+        self.platform_calls.labels(server, command, result).inc()
+        self.platform_seconds.labels(server, command).observe(seconds)
+
+    def session_moved(self, server: str, state: SessionState) -> None:
+        """A manager session is in this state now."""
+        for each in SessionState:
+            self.sessions.labels(server, each.value).set(1 if each is state else 0)
+
+    def outbox(self, rows: Iterable[tuple[str, str, int, datetime]], now: datetime) -> None:
+        """The outbox as counted: lane, state, rows, when the oldest was made."""
+        self.outbox_rows.clear()
+        self.outbox_oldest.clear()
+        for lane, state, count, oldest in rows:
+            self.outbox_rows.labels(lane, state).set(count)
+            if state == "waiting":
+                self.outbox_oldest.labels(lane).set((now - oldest).total_seconds())
+
+    def items(self, rows: Iterable[tuple[str, str, int, datetime]]) -> None:
+        """Open items as counted: kind, team, how many, when the oldest was opened."""
+        self.items_open.clear()
+        for kind, team, count, _ in rows:
+            self.items_open.labels(kind, team).set(count)
+
+    async def render(self) -> bytes:
+        """The exposition text, made in a thread: with many series it takes longer than a slice."""
+        return await asyncio.to_thread(generate_latest, self.registry)
+
+
+async def watch_loop(
+    metrics: GatewayMetrics, monotonic: Callable[[], float], every_s: float = 0.25
+) -> None:
+    """Measure for ever how much later than asked the event loop comes back."""
+    while True:
+        asked = monotonic()
+        await asyncio.sleep(every_s)
+        metrics.loop_lag.observe(max(0.0, monotonic() - asked - every_s))
