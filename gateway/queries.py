@@ -55,3 +55,20 @@ CREATE ROLE brokerd_daemon NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE
 RESET_SETTINGS: Final = """
 RESET ALL
 """
+
+# -- owners -------------------------------------------------------------------------------------
+
+TRY_OWN: Final = "SELECT pg_try_advisory_lock(hashtextextended('brokerd:' || $1, 0))"
+NEW_EPOCH: Final = """
+INSERT INTO gateway.owner (name, epoch, holder) VALUES ($1, 1, $2)
+ON CONFLICT (name) DO UPDATE SET epoch = gateway.owner.epoch + 1, holder = $2, since = now()
+RETURNING epoch
+"""
+OWNER_PING: Final = "SELECT 1"
+# Held in share until the unit commits: a new owner's epoch waits for it, and it sees the new one.
+OWNER_STILL: Final = """
+SELECT o.name || '@' || o.epoch FROM gateway.owner o
+  JOIN unnest($1::text[]) AS u (value) ON u.value = o.name || '@' || o.epoch
+   FOR SHARE OF o
+"""
+OWNERS: Final = "SELECT name, epoch, holder, since FROM gateway.owner ORDER BY name"
