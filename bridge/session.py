@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from random import Random
-from typing import Protocol
 
 import msgspec
 
@@ -20,14 +19,7 @@ from bridge.faults import AnswerLost, AuthenticationFailed, Denied, MaySend, alw
 from bridge.mt5 import auth, http
 from bridge.mt5 import map as wire
 from bridge.mt5.https import PinnedConnection
-
-
-class Secret(Protocol):
-    """A secret value that only shows itself when asked."""
-
-    def reveal(self) -> str:
-        """The value."""
-        ...
+from config.secret import Secret
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):

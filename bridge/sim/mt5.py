@@ -1,0 +1,123 @@
+"""A simulated MT5 access server: the Web API over TLS, its own books, and an admin port for faults.
+
+Knows how it is started and stopped. Refuses to know who calls it. Where the protocol's public texts
+leave a point open, this server chose:
+
+- before authentication every command answers HTTP 403 with an empty body, and the connection stays;
+- a wrong hash, or an answer later than 10 s after the challenge, is HTTP 403 as well;
+- an idle connection is closed without a word after 180 s; any request counts as a sign of life;
+- both ends of a `from`-`to` window are included, rows come newest first, a page has 100 at most;
+- get_batch has no row limit, and no request is ever too frequent unless the script says so;
+- an unknown command is retcode 12002; a login outside every group's range is 3003 when any group
+  has a range; leverage is 1-500; passwords need all four kinds of characters, sixteen at most;
+- a repeated command while the first is under way cannot happen: one connection, one at a time;
+- a withdrawal may take neither more than the balance nor more than the free margin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from bridge.sim.admin import Admin, explain
+from bridge.sim.books import Books, Group
+from bridge.sim.platform import Options, Platform
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A started server and where it listens."""
+
+    platform: Platform
+    url: str
+    admin_url: str
+
+
+@asynccontextmanager
+async def running(
+    options: Options, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AsyncIterator[Running]:
+    """Serve until the block ends. Raises OSError where an address or a file is of no use."""
+    password = options.password_file.read_text().strip()
+    async with AsyncExitStack() as opened:
+        books = Books(options.state)
+        opened.callback(books.close)
+        for group in _groups_of(options):
+            if books.groups.get(group.group) != group:
+                books.record(group)
+        platform = Platform(options, books, password, now)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate, options.key)
+        api = web.Application(client_max_size=1 << 20)
+        api.router.add_route("*", "/api/{command:.+}", platform.handle)
+        admin = web.Application(client_max_size=1 << 20, middlewares=[explain])
+        admin.add_routes(Admin(platform).routes())
+        url = await _listen(opened, api, options.listen, options.idle_s, tls)
+        admin_url = await _listen(opened, admin, options.admin, options.idle_s, None)
+        opened.callback(platform.cut)  # first of all on the way out: nobody is waited for
+        yield Running(platform, url, admin_url)
+
+
+def _groups_of(options: Options) -> list[Group]:
+    if options.groups is None:
+        return []
+    return msgspec.json.decode(options.groups.read_bytes(), type=list[Group])
+
+
+async def _listen(
+    opened: AsyncExitStack,
+    app: web.Application,
+    address: str,
+    idle_s: float,
+    tls: ssl.SSLContext | None,
+) -> str:
+    """Start one port; returns its URL."""
+    host, _, port = address.rpartition(":")
+    runner = web.AppRunner(app, keepalive_timeout=idle_s, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    opened.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, host, int(port), ssl_context=tls).start()
+    bound = runner.addresses[0]
+    return f"{'https' if tls else 'http'}://{bound[0]}:{bound[1]}"
+
+
+async def _serve_until_stopped(options: Options) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(options) as server:
+        started = {"listening": server.url, "admin": server.admin_url, "pid": os.getpid()}
+        sys.stdout.write(msgspec.json.encode(started).decode() + "\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def serve(options: Options) -> None:
+    """Run the server until SIGTERM or SIGINT; prints one JSON line once it listens."""
+    asyncio.run(_serve_until_stopped(options))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(prog="brokerd sim mt5", description="A simulated MT5 server.")
+    parser.add_argument("--listen", default="127.0.0.1:8443", help="Web API over TLS, host:port")
+    parser.add_argument("--admin", default="127.0.0.1:8444", help="admin port, host:port")
+    parser.add_argument("--state", type=Path, required=True, help="journal file")
+    parser.add_argument("--certificate", type=Path, required=True, help="PEM chain")
+    parser.add_argument("--key", type=Path, required=True, help="PEM private key")
+    parser.add_argument("--manager", type=int, required=True, help="login of the manager")
+    parser.add_argument("--password-file", type=Path, required=True, help="its API password")
+    parser.add_argument("--groups", type=Path, help="JSON list of groups")
+    parser.add_argument("--idle-s", type=float, default=180.0, help="idle limit of a connection")
+    given = vars(parser.parse_args(arguments))
+    serve(Options(**given))
