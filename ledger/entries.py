@@ -27,7 +27,7 @@ def compose(
             raise Unbalanced(f"{kind} {key}: a posting of nothing or to nowhere: {posting}")
         currency = posting.account.currency
         sums[currency] = sums.get(currency, 0) + posting.minor
-    if len(postings) < 2 or any(sums.values()) or kind not in ENTRIES:  # noqa: PLR2004 two sides
+    if len(postings) < 2 or any(sums.values()) or kind not in ENTRIES:
         raise Unbalanced(f"{kind} {key}: {sums}")
     return Entry(book, kind, key, effective, postings, ref)
 
@@ -102,5 +102,5 @@ def adjustment(
     book: int, key: str, source: AccountName, to: AccountName, minor: int, day: date,
     approved: Approved,
 ) -> Entry:  # fmt: skip
-    """A correction by people: two of them, or it is not booked (`Approved` cannot be one person)."""
+    """A correction by two people; one alone cannot make an `Approved`."""
     return move("adjustment", book, key, approved.id, day, source, to, minor)

@@ -24,8 +24,15 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 ENTRY_ID_BLOCK = 1000  # the sequence's increment: one round trip buys this many ids
 
 
+ACCOUNTS_KEPT = 200_000  # numbers remembered before the cache starts anew
+
+
 class Taken(Exception):
     """Another writer committed one of our keys first: roll back, look, and leave it out."""
+
+
+class Overtaken(Exception):
+    """The lane's row is not where this lane left it: it is gone, or another lane bears the name."""
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -71,9 +78,9 @@ class Numbers:
         names = {(e.book, p.account) for e in entries for p in e.postings}
         missing = [name for name in names if name not in self._accounts]
         opened = await _open(conn, missing) if missing else {}
-        if opened and not conn.is_in_transaction():
-            self._accounts.update(opened)
         known = {**self._accounts, **opened} if opened else self._accounts
+        if opened and not conn.is_in_transaction():
+            self._remember(opened)
         return [
             Draft(
                 entry, ENTRIES[entry.kind], content(entry),
@@ -81,6 +88,11 @@ class Numbers:
             )
             for entry in entries
         ]  # fmt: skip
+
+    def _remember(self, opened: Mapping[tuple[int, AccountName], Account]) -> None:
+        if len(self._accounts) + len(opened) > ACCOUNTS_KEPT:
+            self._accounts = {}
+        self._accounts.update(opened)
 
     async def entry_ids(self, conn: asyncpg.Connection, wanted: int) -> list[int]:
         """Ids never used before; gaps are harmless, order says nothing."""
@@ -98,7 +110,7 @@ async def _open(
 ) -> dict[tuple[int, AccountName], Account]:
     ordered = sorted(
         names, key=lambda n: (n[0], ACCOUNTS[n[1].kind].number, n[1].owner, n[1].currency)
-    )
+    )  # one order for every opener: no deadlock
     kinds = [ACCOUNTS[name.kind] for _, name in ordered]
     columns = [
         [book for book, _ in ordered], [kind.number for kind in kinds],
@@ -106,9 +118,8 @@ async def _open(
     ]  # fmt: skip
     found = await conn.fetch(q.FIND_ACCOUNTS, *columns)
     if len(found) < len(ordered):
-        await conn.execute(q.OPEN_ACCOUNTS, *columns)
         signs, floors = [kind.sign for kind in kinds], [kind.floor for kind in kinds]
-        await conn.execute(q.OPEN_BALANCES, *columns, signs, floors)
+        await conn.execute(q.OPEN_ACCOUNTS, *columns, signs, floors)
         found = await conn.fetch(q.FIND_ACCOUNTS, *columns)
     ids = {(r["book_id"], r["kind"], r["owner"], r["currency"]): r["id"] for r in found}
     return {
@@ -163,8 +174,15 @@ class Page:
             return False
         return account.sign * self._balances[account.book, account.id][0] < account.floor
 
-    async def write(self, conn: asyncpg.Connection, ids: Sequence[int]) -> datetime:
-        """Write all that was added; returns the books' time. Raises Taken on a key just taken."""
+    async def write(
+        self, conn: asyncpg.Connection, ids: Sequence[int], lane: str | None = None, batch: int = 0
+    ) -> datetime:
+        """Write all that was added; returns the books' time.
+
+        lane, batch  the lane's row to move to this number in the same statement
+        raises       Taken on a key just taken, Overtaken when the lane's row was elsewhere; then
+                     the caller rolls back
+        """
         moved = sorted(self._moved)
         drafts, postings = self.drafts, self._postings
         row = await conn.fetchrow(
@@ -178,10 +196,12 @@ class Page:
             [self._balances[place][1] for place in moved],
             [p[0] for p in postings], [ids[p[1]] for p in postings], [p[2] for p in postings],
             [p[3] for p in postings], [p[4] for p in postings], [p[5] for p in postings],
-            [p[6] for p in postings],
+            [p[6] for p in postings], lane, batch,
         )  # fmt: skip
-        if row["written"] < len(drafts):
+        if not row["written"]:
             raise Taken
+        if lane is not None and not row["advanced"]:
+            raise Overtaken(lane)
         recorded: datetime = row["recorded"]
         return recorded
 
@@ -216,6 +236,12 @@ def repeated(
     return None
 
 
+def require_distinct(entries: Sequence[Entry]) -> None:
+    """Raise ValueError when two entries of one unit bear one key: the second could never stand."""
+    if len({(e.book, e.kind, e.key) for e in entries}) < len(entries):
+        raise ValueError(f"one key twice in one unit: {[(e.kind, e.key) for e in entries]}")
+
+
 async def post(
     conn: asyncpg.Connection, numbers: Numbers, entries: Sequence[Entry]
 ) -> tuple[tuple[int, ...], datetime] | Left:
@@ -227,6 +253,7 @@ async def post(
     and repeats.
     """
     assert conn.is_in_transaction(), "post() needs the caller's transaction"
+    require_distinct(entries)
     drafts = await numbers.draft(conn, entries)
     held = repeated(drafts, await in_books(conn, drafts))
     if held is not None:

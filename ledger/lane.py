@@ -1,8 +1,8 @@
 """The lane: every waiting unit of work of this replica in one transaction, again and again.
 
-Knows batches: which units may share one, the order of steps and locks, who is left out and why,
-what to do when a statement fails or the answer to a commit is lost. Refuses to know what any unit
-means: rooms contribute the statements (`units.py`), the journal writes the postings.
+Knows batches: which units may share one, what to do when a statement fails, when the server goes
+away and when the answer to a commit is lost. Refuses to know what any unit means: rooms contribute
+the statements (`units.py`), `batch.py` runs them in order, the journal writes the postings.
 
 A unit is acknowledged after the commit that holds it and never before. What happens when the
 server goes away: the batch stays in memory, a new connection asks the lane's own row whether the
@@ -14,23 +14,42 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import asyncpg
 import msgspec
 
 from ledger import queries as q
-from ledger.journal import Draft, Numbers, Page, Taken, in_books, open_page, repeated
-from ledger.units import Change, Done, Kind, Left, Step, Unit, Why
+from ledger.batch import Answer, Batch, Miscounted
+from ledger.connections import TRANSACTION_S
+from ledger.journal import Numbers, Overtaken, Taken, require_distinct
+from ledger.units import Left, Step, Unit
+
+__all__ = [
+    "Answer",
+    "Lane",
+    "LaneClosed",
+    "LaneFailed",
+    "LaneFull",
+    "LaneLimits",
+    "LaneLost",
+    "Observer",
+]
 
 log = logging.getLogger("ledger.lane")
 
-# The transaction failed for reasons that pass: the same batch may be written again.
-PASSING = ("40001", "40P01", "55P03", "57014", "25P03", "25P04", "57P01", "57P02", "57P03", "53300")
-Answer = Done | Left
+# By SQLSTATE or its class. The server or the way to it is unwell: wait and write the batch again.
+UNWELL: Final = ("08", "53", "57P", "58", "25P03", "25006")
+# The transaction took too long: try a smaller one.
+SLOW: Final = ("57014", "25P04")
+# Two writers met: the same batch may pass at the next try.
+MET: Final = ("40001", "40P01", "55P03")
+GONE: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+ASKING_MAX_S: Final = 5.0
+BAD_VALUE: Final = "22000"
+WRONG_STATEMENT: Final = "XX000"
 
 
 class LaneFull(Exception):
@@ -38,7 +57,7 @@ class LaneFull(Exception):
 
 
 class LaneClosed(Exception):
-    """The lane is ending; nothing was taken."""
+    """The lane is ending or has ended; nothing was taken."""
 
 
 class LaneFailed(Exception):
@@ -52,12 +71,24 @@ class LaneFailed(Exception):
         self.sqlstate = sqlstate
 
 
+class LaneLost(Exception):
+    """The lane was ended while it wrote this unit: whether it is in the books must be read."""
+
+
 class LaneLimits(msgspec.Struct, frozen=True):
-    """Limits of a lane. The transaction limit is what closes the horizon of reads as of a time."""
+    """Limits of a lane. The transaction limit is what closes the horizon of reads as of a time.
+
+    batch_max   units in one transaction
+    scan_max    waiting units looked at to fill a batch, when neighbours move the same rows
+    queue_max   units that may wait
+    tries_max   tries at one batch that is slow or meets others, before it is halved or refused
+    """
 
     batch_max: int = 500
+    scan_max: int = 2_000
     queue_max: int = 20_000
-    transaction_s: float = 2.0
+    tries_max: int = 5
+    transaction_s: float = TRANSACTION_S
     redial_s: float = 0.2
     redial_max_s: float = 2.0
 
@@ -65,7 +96,8 @@ class LaneLimits(msgspec.Struct, frozen=True):
 class Observer(Protocol):
     """Hears of each committed batch."""
 
-    def batch(self, units: int, left: int, seconds: float) -> None: ...
+    def batch(self, units: int, left: int, seconds: float) -> None:
+        """`units` were answered, `left` of them left out; `seconds` from taking to answering."""
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -74,11 +106,19 @@ class _Waiting(msgspec.Struct, eq=False):
     answer: asyncio.Future[Answer]
 
 
+class _Poisoned(Exception):
+    """The batch cannot be written as it is: halve it, or refuse the unit that stands alone."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
 class Lane:
     """Group commit over one connection.
 
-    name      unique among running lanes; the id of the lane's row
-    connect   opens a connection with the daemon's role and the writers' time limits
+    name      unique among all lanes that ever run at the same time; the id of the lane's row
+    connect   opens a connection with the daemon's role and the writers' limits (`connections.py`)
     clock     monotonic seconds
     """
 
@@ -98,9 +138,11 @@ class Lane:
         self._limits = limits
         self._observer = observer
         self._queue: deque[_Waiting] = deque()
+        self._writing: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._closing = False
-        self._batch = 0
+        self._reached = 0  # the number of the last batch that is known to be in the books
+        self._opened = False
         self._conn: asyncpg.Connection | None = None
 
     @property
@@ -111,30 +153,30 @@ class Lane:
     def submit(self, unit: Unit) -> asyncio.Future[Answer]:
         """Hand a unit in; the answer comes after its commit.
 
-        Cancelling the wait does not take the unit back. Raises LaneFull or LaneClosed at once; the
-        answer may raise LaneFailed.
+        Cancelling the wait does not take the unit back. Raises LaneFull or LaneClosed at once, and
+        ValueError for a unit that contradicts itself; the answer may raise LaneFailed or LaneLost.
         """
         if self._closing:
             raise LaneClosed(self.name)
         if len(self._queue) >= self._limits.queue_max:
             raise LaneFull(f"{len(self._queue)} units wait")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(unit, _keys(unit), answer))
+        waiting = _Waiting(unit, _keys(unit), asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
         self._wake.set()
-        return answer
+        return waiting.answer
 
     async def run(self) -> None:
         """Commit batches until `close`; what was handed in before is still written."""
-        await self._redial()
         try:
+            await self._redial()
             while self._queue or not self._closing:
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
-                    await asyncio.sleep(0)  # let the callers just answered join this batch
-                    continue
-                await self._serve(self._take())
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # let the callers just answered join this batch
+                self._writing = self._take()
+                await self._serve(self._writing)
+                self._writing = []
         finally:
             await self._end()
 
@@ -148,32 +190,23 @@ class Lane:
         batch: list[_Waiting] = []
         later: list[_Waiting] = []
         taken: set[tuple[object, ...]] = set()
-        while self._queue and len(batch) < self._limits.batch_max:
+        room, scan = self._limits.batch_max, self._limits.scan_max
+        while self._queue and len(batch) < room and len(batch) + len(later) < scan:
             waiting = self._queue.popleft()
-            if waiting.keys.isdisjoint(taken):
-                batch.append(waiting)
-            else:
-                later.append(waiting)
-            taken |= waiting.keys
+            (batch if waiting.keys.isdisjoint(taken) else later).append(waiting)
+            taken |= waiting.keys  # a unit put off keeps its place before those that follow it
         self._queue.extendleft(reversed(later))
         return batch
 
-    async def _serve(self, batch: list[_Waiting]) -> None:
+    async def _serve(self, batch: Sequence[_Waiting]) -> None:
         """Write a batch and answer it; on a poison unit halve until it stands alone."""
+        if not batch:
+            return
         started = self._clock()
         try:
-            answers = await self._until_written(batch)
-        except asyncpg.PostgresError as refused:
-            if len(batch) == 1:
-                state = refused.sqlstate or "XX000"
-                log.error(
-                    "lane.unit_refused", extra={"facts": {"state": state, "why": str(refused)}}
-                )
-                _answer(batch[0], LaneFailed(state, str(refused)))
-                return
-            middle = len(batch) // 2
-            await self._serve(batch[:middle])
-            await self._serve(batch[middle:])
+            answers = await self._until_written([waiting.unit for waiting in batch])
+        except _Poisoned as refused:
+            await self._halve(batch, refused)
             return
         for waiting, answer in zip(batch, answers, strict=True):
             _answer(waiting, answer)
@@ -181,61 +214,110 @@ class Lane:
             left = sum(isinstance(answer, Left) for answer in answers)
             self._observer.batch(len(batch), left, self._clock() - started)
 
-    async def _until_written(self, batch: Sequence[_Waiting]) -> list[Answer]:
-        """Write the batch through lost connections, deadlocks and stolen keys."""
-        units = [waiting.unit for waiting in batch]
-        look = False
-        while True:
-            self._batch += 1
-            writing = _Writing(units, self._numbers, look)
-            conn = await self._connection()
-            try:
-                return await self._transaction(conn, writing)
-            except Taken:
-                look = True
-            except asyncpg.PostgresError as error:
-                if error.sqlstate not in PASSING and not isinstance(
-                    error, asyncpg.PostgresConnectionError
-                ):
-                    raise
-                log.warning("lane.retry", extra={"facts": {"state": error.sqlstate}})
-            except (OSError, asyncpg.InterfaceError, TimeoutError) as error:
-                log.warning("lane.connection_lost", extra={"facts": {"why": repr(error)}})
-                await self._redial()
-            if writing.answers is not None and await self._committed():
-                return writing.answers
+    async def _halve(self, batch: Sequence[_Waiting], refused: _Poisoned) -> None:
+        middle = len(batch) // 2
+        if middle:
+            await self._serve(batch[:middle])
+            await self._serve(batch[middle:])
+            return
+        facts = {"state": refused.sqlstate, "why": str(refused)}
+        log.error("lane.unit_refused", extra={"facts": facts})
+        _answer(batch[0], LaneFailed(refused.sqlstate, str(refused)))
 
-    async def _transaction(self, conn: asyncpg.Connection, writing: _Writing) -> list[Answer]:
+    async def _until_written(self, units: Sequence[Unit]) -> list[Answer]:
+        """Write the batch through lost connections, deadlocks and stolen keys; or _Poisoned."""
+        look, tries = False, 0
+        while True:
+            writing = _Try(Batch(units, self._numbers, look=look))
+            try:
+                return await self._transaction(await self._connection(), writing)
+            except Taken:
+                look, tries = True, tries + 1
+                if tries > self._limits.tries_max:
+                    raise _Poisoned("23505", "a key is taken that its look does not find") from None
+            except Overtaken:
+                await self._reopen()
+                if self._reached:  # zero: the row had been tidied away while nothing was written
+                    raise RuntimeError(f"another lane writes as {self.name}") from None
+            except Miscounted as error:
+                raise _Poisoned(WRONG_STATEMENT, str(error)) from error
+            except (asyncpg.PostgresError, *GONE) as error:
+                if writing.answers is not None and await self._committed():
+                    return writing.answers
+                tries = await self._after(error, tries, alone=len(units) == 1)
+
+    async def _after(self, error: Exception, tries: int, *, alone: bool) -> int:
+        """Make ready for another try and return their count; raises _Poisoned where none helps."""
+        state = getattr(error, "sqlstate", None)
+        if isinstance(error, GONE) and not isinstance(error, ValueError):
+            log.warning("lane.connection_lost", extra={"facts": {"why": repr(error)}})
+            await self._redial()
+            return tries
+        if state is None:  # the driver could not encode a value: nothing was sent
+            raise _Poisoned(BAD_VALUE, str(error)) from error
+        log.warning("lane.refused", extra={"facts": {"state": state, "why": str(error)}})
+        if state.startswith(UNWELL):
+            await self._drop()
+            await asyncio.sleep(self._limits.redial_s)
+            return tries
+        again = state in MET or (state in SLOW and alone)
+        if not again or tries >= self._limits.tries_max:
+            raise _Poisoned(state, str(error)) from error
+        return tries + 1
+
+    async def _transaction(self, conn: asyncpg.Connection, writing: _Try) -> list[Answer]:
         """One try. `writing.answers` is set before COMMIT leaves, for when its answer is lost."""
         began = self._clock()
-        await writing.number(conn)
-        await conn.execute("BEGIN")
+        number = self._reached + 1
         try:
-            answers = await writing.write(conn)
-            await conn.execute(q.ADVANCE_LANE, self.name, self._batch)
+            await writing.batch.number(conn)
+            await conn.execute("BEGIN")
+            answers = await writing.batch.write(conn, self.name, number)
             if self._clock() - began > self._limits.transaction_s:
                 raise asyncpg.QueryCanceledError("the transaction is over its time limit")
             writing.answers = answers
             await conn.execute("COMMIT")
-        except BaseException:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                if not conn.is_closed():
+        except (Taken, Overtaken, Miscounted, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(asyncpg.PostgresError, *GONE):
+                if not conn.is_closed() and conn.is_in_transaction():
                     await conn.execute("ROLLBACK")
             raise
+        except BaseException:  # whatever was under way, the server ends it with the connection
+            conn.terminate()
+            raise
+        self._reached = number
         return answers
 
     async def _committed(self) -> bool:
-        """Whether the last batch is in the books, asked of the lane's own row."""
+        """Whether the batch after the last known one is in the books, asked of the lane's row."""
+        wanted = self._reached + 1
+        await self._reopen()
+        return self._reached == wanted
+
+    async def _reopen(self) -> None:
+        """Read how far the lane came; waits until the server has ended what we left behind."""
+        pause = self._limits.redial_s
         while True:
             conn = await self._connection()
             try:
-                reached: int | None = await conn.fetchval(q.LANE_BATCH, self.name)
-            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+                self._opened = False
+                await self._open(conn)
+                return
+            except (asyncpg.PostgresError, *GONE) as error:
                 log.warning("lane.asking_again", extra={"facts": {"why": repr(error)}})
-                await self._redial()
-            else:
-                assert reached is not None, "the lane's row is gone: nothing may be guessed"
-                return reached >= self._batch
+            await self._drop()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, ASKING_MAX_S)
+
+    async def _open(self, conn: asyncpg.Connection) -> None:
+        """Open the lane's row, or take up its number."""
+        if self._opened:
+            return
+        before = self._reached
+        self._reached = await conn.fetchval(q.LANE_REACHED, self.name)
+        self._opened = True
+        if before and self._reached not in (0, before, before + 1):
+            raise RuntimeError(f"another lane writes as {self.name}: {self._reached} is not ours")
 
     async def _connection(self) -> asyncpg.Connection:
         if self._conn is None or self._conn.is_closed():
@@ -250,14 +332,13 @@ class Lane:
         while True:
             try:
                 self._conn = await self._connect()
-                if self._batch == 0:
-                    await self._conn.execute(q.OPEN_LANE, self.name)
+                await self._open(self._conn)
                 return
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except (asyncpg.PostgresError, *GONE) as error:
                 log.warning("lane.dialling", extra={"facts": {"why": repr(error)}})
-                await self._drop()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, self._limits.redial_max_s)
+            await self._drop()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._limits.redial_max_s)
 
     async def _drop(self) -> None:
         if self._conn is not None:
@@ -266,156 +347,44 @@ class Lane:
 
     async def _end(self) -> None:
         """Leave no row and no caller behind."""
+        self._closing = True
+        for waiting in self._writing:
+            _answer(waiting, LaneLost(self.name))
+        while self._queue:
+            _answer(self._queue.popleft(), LaneClosed(self.name))
         if self._conn is not None and not self._conn.is_closed():
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(asyncpg.PostgresError, *GONE):
                 await self._conn.execute(q.CLOSE_LANE, self.name)
                 await self._conn.close(timeout=1)
         await self._drop()
-        while self._queue:
-            _answer(self._queue.popleft(), LaneClosed(self.name))
 
 
-class _Writing:
-    """One try at one batch. Steps follow `Step`'s order; a unit left out early costs no later one."""
+class _Try:
+    """One try at a batch; `answers` is set as soon as COMMIT may leave."""
 
-    def __init__(self, units: Sequence[Unit], numbers: Numbers, look: bool) -> None:
-        self._units = units
-        self._numbers = numbers
-        self._look = look
-        self._left: dict[int, Left] = {}
-        self._drafts: list[Sequence[Draft]] = []
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.answers: list[Answer] | None = None
-
-    async def number(self, conn: asyncpg.Connection) -> None:
-        """Number accounts before the transaction, so that opening one holds no lock in it."""
-        drafts = await self._numbers.draft(conn, [e for unit in self._units for e in unit.entries])
-        mine = iter(drafts)
-        self._drafts = [[next(mine) for _ in unit.entries] for unit in self._units]
-
-    async def write(self, conn: asyncpg.Connection) -> list[Answer]:
-        """Everything between BEGIN and COMMIT."""
-        await self._check(conn)
-        if self._look:
-            await self._look_for_keys(conn)
-        await self._lock_rows(conn)
-        page, recorded, ids = await self._books(conn)
-        for kind, rows in self._by_kind(Step.CLAIM):
-            if len(await conn.fetch(kind.sql, *_columns(rows))) < len(rows):
-                raise Taken
-        for step in (Step.MOVE, Step.INSERT):
-            for kind, rows in self._by_kind(step):
-                await conn.execute(kind.sql, *_columns(rows))
-        return self._answers(recorded, ids)
-
-    def _alive(self) -> Iterable[tuple[int, Unit]]:
-        return [(n, unit) for n, unit in enumerate(self._units) if n not in self._left]
-
-    def _by_kind(self, step: Step) -> list[tuple[Kind, list[tuple[object, ...]]]]:
-        """The rows of living units for each kind of this step, kinds by name, keyed rows by key."""
-        rows: dict[str, tuple[Kind, list[tuple[object, ...]]]] = {}
-        for _, unit in self._alive():
-            for change in unit.changes:
-                if change.kind.step is step:
-                    rows.setdefault(change.kind.name, (change.kind, []))[1].append(change.row)
-        found = [rows[name] for name in sorted(rows)]
-        if step is not Step.INSERT:
-            for _, lines in found:
-                lines.sort(key=lambda row: str(row[0]))
-        return found
-
-    def _leave_out(self, step: Step, kind: Kind, wrong: Callable[[Change], Left | None]) -> None:
-        for n, unit in self._alive():
-            for change in unit.changes:
-                if change.kind.name == kind.name and change.kind.step is step:
-                    left = wrong(change)
-                    if left is not None:
-                        self._left.setdefault(n, left)
-
-    async def _check(self, conn: asyncpg.Connection) -> None:
-        for kind, rows in self._by_kind(Step.CHECK):
-            wanted = sorted({str(row[0]) for row in rows})
-            holds = {row[0] for row in await conn.fetch(kind.sql, wanted)}
-
-            def wrong(change: Change, holds: set[str] = holds) -> Left | None:
-                value = str(change.row[0])
-                return None if value in holds else Left(Why.CHECK, change.kind.name, value)
-
-            self._leave_out(Step.CHECK, kind, wrong)
-
-    async def _look_for_keys(self, conn: asyncpg.Connection) -> None:
-        """After a key was taken from under us: find which, and leave those units out."""
-        for kind, rows in self._by_kind(Step.CLAIM):
-            taken = {row[0]: row for row in await conn.fetch(kind.look, [row[0] for row in rows])}
-
-            def wrong(change: Change, taken: dict[str, asyncpg.Record] = taken) -> Left | None:
-                held = taken.get(str(change.row[0]))
-                if held is None:
-                    return None
-                return Left(Why.CLAIMED, change.kind.name, str(change.row[0]), dict(held))
-
-            self._leave_out(Step.CLAIM, kind, wrong)
-        drafts = [draft for n, _ in self._alive() for draft in self._drafts[n]]
-        held = await in_books(conn, drafts) if drafts else {}
-        for n, _ in self._alive():
-            left = repeated(self._drafts[n], held)
-            if left is not None:
-                self._left[n] = left
-
-    async def _lock_rows(self, conn: asyncpg.Connection) -> None:
-        for kind, rows in self._by_kind(Step.MOVE):
-            found = await conn.fetch(kind.look, [row[0] for row in rows])
-            versions = {row["id"]: row["version"] for row in found}
-
-            def wrong(change: Change, versions: dict[str, int] = versions) -> Left | None:
-                ident, expected = change.row[0], change.row[1]
-                if versions.get(str(ident)) == expected:
-                    return None
-                seen = {"version": versions.get(str(ident))}
-                return Left(Why.STALE, change.kind.name, str(ident), seen)
-
-            self._leave_out(Step.MOVE, kind, wrong)
-
-    async def _books(
-        self, conn: asyncpg.Connection
-    ) -> tuple[Page | None, datetime | None, Sequence[int]]:
-        """Lock accounts, check floors, write entries, balances and postings."""
-        drafts = [draft for n, _ in self._alive() for draft in self._drafts[n]]
-        if not drafts:
-            return None, None, ()
-        ids = await self._numbers.entry_ids(conn, len(drafts))
-        page = await open_page(conn, drafts)
-        for n, _ in self._alive():
-            broken = page.add(self._drafts[n])
-            if broken is not None:
-                self._left[n] = broken
-        ids = ids[: len(page.drafts)]
-        recorded = await page.write(conn, ids) if ids else None
-        return page, recorded, ids
-
-    def _answers(self, recorded: datetime | None, ids: Sequence[int]) -> list[Answer]:
-        numbers = iter(ids)
-        answers: list[Answer] = []
-        for n, unit in enumerate(self._units):
-            if n in self._left:
-                answers.append(self._left[n])
-            else:
-                mine = tuple([next(numbers) for _ in unit.entries])
-                answers.append(Done(mine, recorded if mine else None))
-        return answers
 
 
 def _keys(unit: Unit) -> frozenset[tuple[object, ...]]:
-    """What no two units of one batch may share: rows moved, keys claimed, entries' keys."""
+    """What no two units of one batch may share: rows moved, keys claimed, entries' keys.
+
+    Two kinds of one table move the same rows, so a row's key is its table's. Raises ValueError for
+    a unit that names one of them twice: it could only be written in part.
+    """
     rows = [
-        (change.kind.name, change.row[0])
+        (change.kind.name.rpartition(".")[0], str(change.row[0]))
         for change in unit.changes
-        if change.kind.step in (Step.MOVE, Step.CLAIM)
+        if change.kind.step is Step.MOVE or change.kind.step is Step.CLAIM
     ]
-    return frozenset([*rows, *[(e.book, e.kind, e.key) for e in unit.entries]])
-
-
-def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+    keys: frozenset[tuple[object, ...]] = frozenset(
+        [*rows, *[(e.book, e.kind, e.key) for e in unit.entries]]
+    )
+    if len(keys) < len(rows) + len(unit.entries):
+        require_distinct(unit.entries)
+        raise ValueError(f"one row twice in one unit: {rows}")
+    return keys
 
 
 def _answer(waiting: _Waiting, answer: Answer | Exception) -> None:

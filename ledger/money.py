@@ -14,6 +14,7 @@ import msgspec
 from iso4217 import Currency as IsoCurrency
 
 AMOUNT_PATTERN: Final = r"^(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?$"
+MINOR_MAX: Final = 10**17  # the books add in 64 bits: room for ninety amounts of this size
 _AMOUNT = re.compile(AMOUNT_PATTERN, re.ASCII)
 
 # Units a broker keeps that ISO 4217 does not list, or lists no longer: code -> decimals.
@@ -57,7 +58,7 @@ class Money(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The amount as the wire writes it: `100.00`, `-0.05`, `7` for a currency of no decimals."""
+        """The amount as the wire writes it: `100.00`, `-0.05`, `7` where there are no decimals."""
         return text(self.minor, self.currency.exponent)
 
 
@@ -85,10 +86,13 @@ def currency(code: str) -> Currency:
 
 
 def parse(amount: str, unit: Currency) -> Money:
-    """Read an amount as the wire writes it; raises BadAmount (`amount-malformed`, `amount-precision`).
+    """Read an amount as the wire writes it.
 
     Only ASCII digits, at most fifteen before the point and the currency's decimals after it. Zero
     is an amount: whether it is allowed is for the caller to say.
+
+    raises  BadAmount `amount-malformed`, `amount-precision`, or `amount-too-large` where so many
+            minor units could not be added up in the books
     """
     if not _AMOUNT.match(amount) or amount.endswith("\n"):
         raise BadAmount("amount-malformed", f"not a plain decimal amount: {amount[:40]!r}")
@@ -97,4 +101,7 @@ def parse(amount: str, unit: Currency) -> Money:
         raise BadAmount(
             "amount-precision", f"{unit.code} has {unit.exponent} decimals, got {len(decimals)}"
         )
-    return Money(int(whole + decimals.ljust(unit.exponent, "0")), unit)
+    minor = int(whole + decimals.ljust(unit.exponent, "0"))
+    if minor > MINOR_MAX:
+        raise BadAmount("amount-too-large", f"more than {text(MINOR_MAX, unit.exponent)}")
+    return Money(minor, unit)

@@ -9,19 +9,22 @@ from typing import Final
 
 # -- the lane -----------------------------------------------------------------------------------
 
+# An account and its balance appear together or not at all: one statement, whoever is killed.
 OPEN_ACCOUNTS: Final = """
-INSERT INTO ledger.account (book_id, kind, owner, currency)
-SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::text[], $4::text[])
-ON CONFLICT DO NOTHING
-"""
-
-OPEN_BALANCES: Final = """
+WITH opened AS (
+    INSERT INTO ledger.account (book_id, kind, owner, currency)
+    SELECT book_id, kind, owner, currency
+      FROM unnest($1::smallint[], $2::smallint[], $3::text[], $4::text[])
+           AS u (book_id, kind, owner, currency)
+    ON CONFLICT DO NOTHING
+    RETURNING book_id, id, kind
+)
 INSERT INTO ledger.balance (book_id, account_id, sign, floor)
-SELECT a.book_id, a.id, u.sign, u.floor
-  FROM unnest($1::smallint[], $2::smallint[], $3::text[], $4::text[], $5::smallint[], $6::bigint[])
-       AS u (book_id, kind, owner, currency, sign, floor)
-  JOIN ledger.account a USING (book_id, kind, owner, currency)
-ON CONFLICT DO NOTHING
+SELECT opened.book_id, opened.id, chart.sign, chart.floor
+  FROM opened
+  JOIN (SELECT DISTINCT kind, sign, floor
+          FROM unnest($2::smallint[], $5::smallint[], $6::bigint[]) AS u (kind, sign, floor)) chart
+ USING (kind)
 """
 
 FIND_ACCOUNTS: Final = """
@@ -42,10 +45,15 @@ SELECT b.book_id, b.account_id, b.posted, b.version, b.changed
 """
 
 # Entries, balances, postings and the lane's number in one round trip. The clock is read here,
-# after the locks are held. The trigger on posting fires when all of it has been written.
+# after the locks are held. When a key turns out to be taken nothing else is written and the caller
+# rolls back. The trigger on posting fires when all of it has been written.
 WRITE_BOOKS: Final = """
 WITH clock AS MATERIALIZED (
     SELECT greatest(clock_timestamp(), $1::timestamptz) AS recorded
+), lane AS (
+    UPDATE ledger.lane l SET batch = $22, seen = clock.recorded
+      FROM clock WHERE l.id = $21::text AND l.batch = $22::bigint - 1
+    RETURNING 1
 ), entries AS (
     INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, postings)
     SELECT u.book_id, u.id, u.kind, u.key, u.content, u.effective, clock.recorded, u.ref, u.postings
@@ -54,23 +62,27 @@ WITH clock AS MATERIALIZED (
            AS u (book_id, id, kind, key, content, effective, ref, postings)
     ON CONFLICT DO NOTHING
     RETURNING 1
+), whole AS MATERIALIZED (
+    SELECT count(*) = cardinality($3::bigint[]) AS written FROM entries
 ), balances AS (
     UPDATE ledger.balance b
        SET posted = u.posted, version = u.version, changed = clock.recorded
-      FROM clock, unnest($10::smallint[], $11::bigint[], $12::bigint[], $13::bigint[])
+      FROM clock, whole, unnest($10::smallint[], $11::bigint[], $12::bigint[], $13::bigint[])
            AS u (book_id, account_id, posted, version)
-     WHERE b.book_id = u.book_id AND b.account_id = u.account_id
+     WHERE whole.written AND b.book_id = u.book_id AND b.account_id = u.account_id
 ), postings AS (
     INSERT INTO ledger.posting (book_id, entry_id, seq, account_id, version, amount, balance)
-    SELECT * FROM unnest($14::smallint[], $15::bigint[], $16::smallint[], $17::bigint[],
-                         $18::bigint[], $19::bigint[], $20::bigint[])
+    SELECT u.* FROM whole, unnest($14::smallint[], $15::bigint[], $16::smallint[], $17::bigint[],
+                                  $18::bigint[], $19::bigint[], $20::bigint[]) AS u
+     WHERE whole.written
 )
-SELECT recorded, (SELECT count(*) FROM entries) AS written FROM clock
+SELECT clock.recorded, whole.written, EXISTS (SELECT FROM lane) AS advanced FROM clock, whole
 """
 
+# A lane's number moves by one in each commit; another lane of the same name would break the chain.
 ADVANCE_LANE: Final = """
-INSERT INTO ledger.lane (id, batch) VALUES ($1, $2)
-ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, seen = now()
+UPDATE ledger.lane SET batch = $2, seen = clock_timestamp() WHERE id = $1 AND batch = $2 - 1
+RETURNING batch
 """
 
 ENTRY_IDS: Final = "SELECT nextval('ledger.entry_id')"
@@ -81,10 +93,17 @@ SELECT e.book_id, e.kind, e.key, e.id, e.content
   JOIN ledger.entry e USING (book_id, kind, key)
 """
 
-OPEN_LANE: Final = "INSERT INTO ledger.lane (id, batch) VALUES ($1, 0) ON CONFLICT DO NOTHING"
+# Opens the lane's row, or waits for a transaction of ours that the server is still ending and tells
+# how far it came.
+LANE_REACHED: Final = """
+INSERT INTO ledger.lane (id, batch) VALUES ($1, 0)
+ON CONFLICT (id) DO UPDATE SET seen = clock_timestamp()
+RETURNING batch
+"""
 CLOSE_LANE: Final = "DELETE FROM ledger.lane WHERE id = $1 OR seen < now() - interval '7 days'"
-# Waits for a transaction of ours that the server is still ending, then tells what became of it.
-LANE_BATCH: Final = "SELECT batch FROM ledger.lane WHERE id = $1 FOR UPDATE"
+
+# A setting that only newer servers know cannot be asked for when the connection opens.
+LIMIT_TRANSACTION: Final = "SELECT set_config('transaction_timeout', $1, false)"
 
 OPEN_BOOKS: Final = """
 INSERT INTO ledger.book (id, entity, currency)

@@ -16,7 +16,7 @@ from ledger.facts import Entry
 
 
 class Step(Enum):
-    """When a change acts in the lane's transaction; the order of the members is the order of steps."""
+    """When a change acts in the lane's transaction; the members stand in the order of steps."""
 
     CHECK = "check"  # something must still be true: the rulebook in force, an owner's epoch
     CLAIM = "claim"  # a unique key must be ours: an idempotency key, a webhook's event
