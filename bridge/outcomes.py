@@ -14,6 +14,9 @@ import msgspec
 Class = Literal["ok", "ambiguous", "transient", "configuration", "data", "business"]
 """What an answer's code means for us; see `mt5/retcodes.py`."""
 
+Kind = Literal["transient", "configuration", "data", "business", "verify"]
+"""Why something was refused: a class of code, or an account that is not as asked."""
+
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One platform call as the job log keeps it: secrets are replaced before it is made.
@@ -51,7 +54,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
     code: int
     text: str
-    kind: Literal["transient", "configuration", "data", "business", "verify"]
+    kind: Kind
     calls: tuple[Call, ...] = ()
 
 

@@ -26,6 +26,7 @@ from bridge.faults import (
 from bridge.mt5 import http, retcodes
 from bridge.mt5 import map as wire
 from bridge.session import Server, Session, SessionState, SessionStatus, tls_context
+from config.log import event
 
 LOG: Final = logging.getLogger("brokerd.bridge")
 
@@ -173,8 +174,7 @@ class Pool:
             next_retry=retry,
         )
         self._observer.session_moved(self.server.id, state)
-        facts = {"server": self.server.id, "state": state.value, "error": error}
-        LOG.info("session.moved", extra={"facts": facts})
+        event(LOG, "session.moved", server=self.server.id, state=state.value, error=error)
 
     def status(self) -> SessionStatus:
         """How the session stands now."""

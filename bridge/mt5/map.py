@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ OFFSET_STEP_S: Final = 900  # time zones differ by quarters of an hour; the rest
 COMMENT_CHARACTERS_MAX: Final = 31
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
 
 
 class Unreadable(ValueError):
@@ -38,7 +39,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Deal(msgspec.Struct, frozen=True, kw_only=True):
-    """A deal of the platform; `minor` is its Profit, which for balance deals is the amount.
+    """A deal of the platform; for balance deals `profit` is the amount, exact, in major units.
 
     server_time  seconds as the server's wall clock writes them, not UTC
     """
@@ -46,7 +47,7 @@ class Deal(msgspec.Struct, frozen=True, kw_only=True):
     ticket: int
     login: int
     action: int
-    minor: int
+    profit: Decimal
     comment: str
     server_time: int
 
@@ -86,16 +87,19 @@ def read_integer(source: Mapping[str, object], name: str) -> int:
     return int(text)
 
 
+def read_decimal(source: Mapping[str, object], name: str) -> Decimal:
+    """A field of money or price, exact. Raises Unreadable."""
+    text = read_text(source, name)
+    if not _DECIMAL.fullmatch(text):
+        raise Unreadable(f"{name}: no plain decimal number in {_short(text)}")
+    return Decimal(text)
+
+
 def read_minor(source: Mapping[str, object], name: str, digits: int) -> int:
     """A field of money as minor units; more decimals than `digits` must be zeros."""
-    text = read_text(source, name)
-    try:
-        scaled = Decimal(text).scaleb(digits)
-        minor = int(scaled)
-    except (InvalidOperation, ValueError, OverflowError):
-        raise Unreadable(f"{name}: no money in {_short(text)}") from None
-    if scaled != minor:
-        raise Unreadable(f"{name}: {_short(text)} has more than {digits} decimals")
+    scaled = read_decimal(source, name).scaleb(digits)
+    if scaled != (minor := int(scaled)):
+        raise Unreadable(f"{name}: {scaled} minor units of {digits} decimals are not whole")
     return minor
 
 
@@ -146,12 +150,11 @@ def read_deals(answer: object) -> tuple[Deal, ...]:
 
 
 def _read_deal(source: Mapping[str, object]) -> Deal:
-    digits = read_integer(source, "DigitsCurrency")
     return Deal(
         ticket=read_integer(source, "Deal"),
         login=read_integer(source, "Login"),
         action=read_integer(source, "Action"),
-        minor=read_minor(source, "Profit", digits),
+        profit=read_decimal(source, "Profit"),
         comment=read_text(source, "Comment"),
         server_time=read_integer(source, "Time"),
     )
