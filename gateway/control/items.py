@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.control import queries as q
+from gateway.control.access import Caller
 from ledger.units import Change, Kind, Step
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     resolved: datetime | None
     resolved_by: str
     resolution: str
+
+
+def within(item: Item, caller: Caller) -> bool:
+    """Whether the item exists for the caller; one of no entity exists for all who read items."""
+    return item.entity == "" or caller.reaches(item.entity)
 
 
 def item_opened(

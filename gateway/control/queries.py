@@ -106,7 +106,7 @@ FROM gateway.item WHERE id = $1
 SELECT_ITEMS: Final = """
 SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
 FROM gateway.item
-WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
+WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = '' OR entity = ANY($2)) AND ($3 = '' OR state = $3)
   AND ($4 = '' OR owner_team = $4)
 ORDER BY id DESC LIMIT $5
 """

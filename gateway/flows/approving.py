@@ -98,7 +98,7 @@ class Approving:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
             item = await items.find(conn, item_id)
-        if item is None or not (item.entity == "" or command.caller.reaches(item.entity)):
+        if item is None or not items.within(item, command.caller):
             raise not_found("item", item_id)
         if item.state != "open":
             raise Refusal("already-resolved", f"it was resolved by {item.resolved_by}")

@@ -62,7 +62,7 @@ class Move(msgspec.Struct, frozen=True):
     blocks: tuple[str, ...] = ()
 
 
-class Moment(msgspec.Struct, frozen=True):
+class ClientMoment(msgspec.Struct, frozen=True):
     """One event of a client's history."""
 
     version: int
@@ -192,11 +192,11 @@ async def page(
     return [_client(dict(row)) for row in rows]
 
 
-async def history(conn: asyncpg.Connection, id: str, limit: int) -> list[Moment]:
+async def history(conn: asyncpg.Connection, id: str, limit: int) -> list[ClientMoment]:
     """A client's events, oldest first; folding them gives the state."""
     rows = await conn.fetch(q.SELECT_CLIENT_EVENTS, id, limit)
     return [
-        Moment(
+        ClientMoment(
             row["version"], row["from_state"], row["to_state"], row["event"],
             msgspec.Raw(row["cause"].encode()), row["actor"], row["at"],
         )

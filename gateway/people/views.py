@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.people.clients import Client, Moment
+from gateway.people.clients import Client, ClientMoment
 from gateway.people.states import Block, RiskBand, State
 
 Reference = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", max_length=64)]
@@ -77,7 +77,7 @@ class ClientPage(msgspec.Struct, frozen=True):
 class HistoryView(msgspec.Struct, frozen=True):
     """The events of one client, oldest first."""
 
-    data: tuple[Moment, ...]
+    data: tuple[ClientMoment, ...]
 
 
 def client_view(client: Client) -> ClientView:

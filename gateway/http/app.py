@@ -1,0 +1,241 @@
+"""The API as one table of routes, and the application built from it.
+
+Knows which path means which handler, scope, body and answers. Refuses to hold any logic: a row
+names functions that live elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.control.views import (
+    ApprovalPage,
+    ApprovalView,
+    Decide,
+    ItemPage,
+    ItemView,
+    ResolveItem,
+)
+from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView, RouteView
+from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
+from gateway.http import accounts, books, clients, control, deposits, events, house
+from gateway.http.calls import Call
+from gateway.http.openapi import document
+from gateway.http.parts import Parts, Readiness
+from gateway.http.problems import Explanation
+from gateway.http.serving import PUBLIC, RAW, Route, Serving, correlation, unserved
+from gateway.people.views import ClientPage, ClientView, HistoryView, MoveClient, NewClient
+
+
+DESCRIPTION: Final = web.AppKey("description", bytes)
+
+
+async def describe(call: Call) -> web.Response:
+    """GET /openapi.json: this table, as OpenAPI 3.1."""
+    return web.Response(body=call.request.app[DESCRIPTION], content_type="application/json")
+
+
+ROUTES: Final = (
+    # clients
+    Route(
+        method="POST", path="/v1/clients", scope="clients:write", handler=clients.create,
+        summary="Make a client known", request=NewClient, idempotent=True,
+        responses={201: ClientView},
+        problems=("brand-unknown", "currency-unknown", "reference-taken"),
+    ),
+    Route(
+        method="GET", path="/v1/clients", scope="clients:read", handler=clients.page,
+        summary="List clients, newest first", params=clients.ClientParams,
+        responses={200: ClientPage},
+    ),
+    Route(
+        method="GET", path="/v1/clients/{id}", scope="clients:read", handler=clients.show,
+        summary="Read a client", responses={200: ClientView},
+    ),
+    Route(
+        method="GET", path="/v1/clients/{id}/history", scope="clients:read",
+        handler=clients.history, summary="Read a client's events", responses={200: HistoryView},
+    ),
+    Route(
+        method="POST", path="/v1/clients/{id}/moves", scope="clients:move", handler=clients.move,
+        summary="Move a client to another state, or ask a second person for it",
+        request=MoveClient, idempotent=True, responses={200: ClientView, 202: ApprovalView},
+        problems=(
+            "version-conflict", "client-transition", "blocks-missing", "blocks-misplaced",
+            "approval-open", "conflict",
+        ),
+    ),
+    Route(
+        method="GET", path="/v1/clients/{id}/wallet", scope="ledger:read", handler=clients.wallet,
+        summary="Read a client's wallet", responses={200: clients.WalletView},
+    ),
+    # trading accounts
+    Route(
+        method="POST", path="/v1/accounts", scope="accounts:write", handler=accounts.request,
+        summary="Ask for a trading account", request=NewAccount, idempotent=True,
+        responses={202: AccountView},
+        problems=("client-state", "group-unmapped", "leverage-too-high", "currency-unknown",
+                  "version-conflict", "rulebook-moved"),
+    ),
+    Route(
+        method="GET", path="/v1/accounts", scope="accounts:read", handler=accounts.page,
+        summary="List a client's trading accounts", params=accounts.AccountParams,
+        responses={200: accounts.AccountList},
+    ),
+    Route(
+        method="GET", path="/v1/accounts/{id}", scope="accounts:read", handler=accounts.show,
+        summary="Read a trading account", responses={200: AccountView},
+    ),
+    # deposits and payments
+    Route(
+        method="POST", path="/v1/deposits", scope="deposits:write", handler=deposits.start,
+        summary="Take a deposit to the wallet or to a trading account", request=NewDeposit,
+        idempotent=True, responses={201: PaymentView, 202: PaymentView},
+        problems=("client-state", "account-not-ready", "amount-malformed", "amount-precision",
+                  "amount-zero", "currency-unknown", "currency-mismatch", "version-conflict",
+                  "rulebook-moved"),
+    ),
+    Route(
+        method="GET", path="/v1/deposits/{id}", scope="deposits:read", handler=deposits.show,
+        summary="Read a deposit", responses={200: PaymentView},
+    ),
+    Route(
+        method="GET", path="/v1/payments/{id}", scope="payments:read", handler=deposits.show,
+        summary="Read a payment with its attempts", responses={200: PaymentView},
+    ),
+    Route(
+        method="GET", path="/v1/payments/{id}/trace", scope="payments:read",
+        handler=deposits.trace, summary="Read why a payment went its way, and all that happened",
+        responses={200: deposits.TraceView},
+    ),
+    Route(
+        method="POST", path="/v1/routing/explain", scope="routing:explain",
+        handler=deposits.explain, summary="Say which way a deposit would take, without paying",
+        request=NewDeposit, responses={200: RouteView},
+        problems=("client-state", "account-not-ready", "amount-malformed", "amount-precision",
+                  "amount-zero", "currency-unknown", "currency-mismatch"),
+    ),
+    # books
+    Route(
+        method="GET", path="/v1/ledger/balances", scope="ledger:read", handler=books.balances,
+        summary="Read balances, now or as of a closed moment", params=books.BalanceParams,
+        responses={200: books.BalanceList}, problems=("account-kind-unknown", "not-closed"),
+    ),
+    Route(
+        method="GET", path="/v1/ledger/entries", scope="ledger:read", handler=books.entries,
+        summary="List entries with their postings", params=books.EntryParams,
+        responses={200: books.EntryPage}, problems=("not-closed",),
+    ),
+    Route(
+        method="GET", path="/v1/ledger/entries/{id}", scope="ledger:read", handler=books.entry,
+        summary="Read an entry", responses={200: books.EntryView},
+    ),
+    # people at work
+    Route(
+        method="GET", path="/v1/approvals", scope="approvals:read", handler=control.approval_page,
+        summary="List approvals, newest first", params=control.ApprovalParams,
+        responses={200: ApprovalPage},
+    ),
+    Route(
+        method="GET", path="/v1/approvals/{id}", scope="approvals:read", handler=control.approval,
+        summary="Read an approval", responses={200: ApprovalView},
+    ),
+    Route(
+        method="POST", path="/v1/approvals/{id}/decide", scope="approvals:decide",
+        handler=control.decide, summary="Agree to, or refuse, what another person asked",
+        request=Decide, idempotent=True, responses={200: ApprovalView},
+        problems=("same-person", "already-decided", "approval-expired", "already-voted",
+                  "approval-stale", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/items", scope="items:read", handler=control.item_page,
+        summary="List what a person must look at, newest first", params=control.ItemParams,
+        responses={200: ItemPage},
+    ),
+    Route(
+        method="GET", path="/v1/items/{id}", scope="items:read", handler=control.item,
+        summary="Read an item", responses={200: ItemView},
+    ),
+    Route(
+        method="POST", path="/v1/items/{id}/resolve", scope="items:resolve",
+        handler=control.resolve, summary="Close an item with a reason", request=ResolveItem,
+        idempotent=True, responses={200: ItemView},
+        problems=("already-resolved", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/sessions", scope="sessions:read", handler=house.sessions,
+        summary="Read the state of platform sessions", responses={200: house.SessionList},
+    ),
+    # events
+    Route(
+        method="GET", path="/v1/events", scope="events:read", handler=events.page,
+        summary="Pull one's own events in order", params=events.EventParams,
+        responses={200: events.EventPage},
+    ),
+    Route(
+        method="POST", path="/v1/events/{no}/resend", scope="events:resend",
+        handler=events.resend, summary="Have an event delivered again", idempotent=True,
+        responses={202: events.Resent}, problems=("event-waiting",),
+    ),
+    Route(
+        method="PUT", path="/v1/subscription", scope="events:resend", handler=events.subscribe,
+        summary="Name the address of one's webhooks", request=SubscriptionOrder,
+        responses={200: Subscription}, problems=("webhook-url",),
+    ),
+    # providers
+    Route(
+        method="POST", path="/v1/psps/{psp}/webhooks", scope=PUBLIC, handler=house.notice,
+        summary="A provider's webhook, signed by the provider", request=RAW,
+        responses={200: house.Taken},
+        problems=("psp-unknown", "webhook-forged", "webhook-unreadable"),
+    ),
+    # the process itself
+    Route(
+        method="GET", path="/livez", scope=PUBLIC, handler=house.livez,
+        summary="Whether the process answers", responses={200: house.Alive},
+    ),
+    Route(
+        method="GET", path="/readyz", scope=PUBLIC, handler=house.readyz,
+        summary="Whether it takes work, and what is degraded",
+        responses={200: Readiness, 503: Readiness},
+    ),
+    Route(
+        method="GET", path="/metrics", scope=PUBLIC, handler=house.metrics,
+        summary="Metrics for Prometheus; from another machine with `metrics:read`",
+        responses={200: None}, problems=("unauthenticated", "forbidden"),
+    ),
+    Route(
+        method="GET", path="/openapi.json", scope=PUBLIC, handler=describe,
+        summary="This description", responses={200: dict[str, Any]},
+    ),
+    Route(
+        method="GET", path="/problems/{code}", scope=PUBLIC, handler=house.problem,
+        summary="What a problem's type means", responses={200: Explanation},
+        problems=("not-found",),
+    ),
+)  # fmt: skip
+
+
+def build(parts: Parts) -> web.Application:
+    """The application: every route of the table, and problems for all that is not in it."""
+    app = web.Application(middlewares=[_outside(parts)], client_max_size=parts.body_bytes_max)
+    app[DESCRIPTION] = document(ROUTES, parts.version)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, Serving(route, parts).answer)
+    return app
+
+
+def _outside(parts: Parts) -> Middleware:
+    """Answer what no route took: unknown paths, wrong methods, malformed requests."""
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as no:
+            return unserved(no, correlation(request, parts))
+
+    return outside

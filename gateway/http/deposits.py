@@ -1,0 +1,93 @@
+"""Deposits and payments over HTTP, and the way a payment would go.
+
+Knows paths. Refuses to decide anything: the deposit's flow does, and payments are read as stored.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bridge import reads as platform
+from gateway.control.refusals import not_found
+from gateway.flows.views import NewDeposit, PaymentView, RouteView, payment_view, route_view
+from gateway.http.calls import Call, answered, reply
+from ledger.ids import is_id
+from router import reads
+from router.decide import Route
+from router.intents import Attempt, Payment
+
+
+class PaymentMoment(msgspec.Struct, frozen=True):
+    """One change of a payment, of one of its attempts, or of its transfer to the platform."""
+
+    object_id: str
+    from_state: str
+    to_state: str
+    event: str
+    cause: Any
+    actor: str
+    at: datetime
+
+
+class TraceView(msgspec.Struct, frozen=True):
+    """Why a payment went the way it did, and everything that happened to it, oldest first."""
+
+    payment: PaymentView
+    route: RouteView
+    history: tuple[PaymentMoment, ...]
+
+
+async def start(call: Call) -> web.Response:
+    """POST /v1/deposits."""
+    order = call.taken(NewDeposit)
+    return answered(await call.parts.deposits.start(call.command(), order, call.idem()))
+
+
+async def explain(call: Call) -> web.Response:
+    """POST /v1/routing/explain."""
+    return reply(await call.parts.deposits.explain(call.command(), call.taken(NewDeposit)))
+
+
+async def show(call: Call) -> web.Response:
+    """GET /v1/deposits/{id} and GET /v1/payments/{id}."""
+    view, _ = await _known(call)
+    return reply(view)
+
+
+async def trace(call: Call) -> web.Response:
+    """GET /v1/payments/{id}/trace."""
+    view, (payment, _, route) = await _known(call)
+    async with call.parts.pool.acquire() as conn:
+        moments = [
+            PaymentMoment(e.object_id, e.from_state, e.to_state, e.event, e.cause, e.actor, e.at)
+            for e in await reads.events(conn, payment.id)
+        ]
+        for operation in await platform.operations_of_payment(conn, payment.id):
+            moments += [
+                PaymentMoment(
+                    e.object_id, e.from_state, e.to_state, e.event, msgspec.Raw(e.cause.encode()),
+                    e.actor, e.at,
+                )
+                for e in await platform.events_of(conn, operation.id)
+            ]  # fmt: skip
+    moments.sort(key=lambda moment: moment.at)
+    return reply(TraceView(view, route_view(route, payment.amount), tuple(moments)))
+
+
+async def _known(call: Call) -> tuple[PaymentView, tuple[Payment, tuple[Attempt, ...], Route]]:
+    """The payment of the path, if it lies within the caller's entities."""
+    payment_id = call.path("id")
+    if is_id(payment_id, "PY"):
+        async with call.parts.pool.acquire() as conn:
+            found = await reads.payment(conn, payment_id)
+            if found is not None and call.caller.reaches(found[0].entity):
+                operation = None
+                if found[0].account_id:
+                    operations = await platform.operations_of_payment(conn, payment_id)
+                    operation = operations[-1] if operations else None
+                return payment_view(found[0], found[1], operation), found
+    raise not_found("payment", payment_id)

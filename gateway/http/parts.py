@@ -1,0 +1,132 @@
+"""What the API's handlers call, as one value that the composition root fills.
+
+Knows the shapes of the flows it calls. Refuses to make any of them: no global, no default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import asyncpg
+import msgspec
+
+from bridge.session import SessionStatus
+from config.rulebook import Rulebook
+from gateway.control.audit import Command
+from gateway.control.idempotency import Answer, Idem
+from gateway.control.views import Decide, ResolveItem
+from gateway.flows.views import NewAccount, NewDeposit, RouteView
+from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
+from gateway.http.auth import Keys
+from gateway.http.limits import Limiter
+from gateway.metrics import GatewayMetrics
+from gateway.people.views import MoveClient, NewClient
+from ledger.ids import Ids
+
+
+class Deposits(Protocol):
+    """The deposit's flow."""
+
+    async def start(self, command: Command, order: NewDeposit, idem: Idem) -> Answer:
+        """Take a deposit: 201 with the final state, or 202 while the walk goes on."""
+        ...
+
+    async def notice(self, psp: str, headers: Mapping[str, str], raw: bytes) -> str:
+        """A provider's webhook: `applied`, `repeated`, `parked`; raises Refusal when forged."""
+        ...
+
+    async def explain(self, command: Command, order: NewDeposit) -> RouteView:
+        """The way a deposit would take, without paying."""
+        ...
+
+
+class Accounts(Protocol):
+    """The flow of trading accounts."""
+
+    async def request(self, command: Command, order: NewAccount, idem: Idem) -> Answer:
+        """Ask for a trading account: 202, then a state that is pushed and can be polled."""
+        ...
+
+
+class Onboarding(Protocol):
+    """The flow of clients."""
+
+    async def create(self, command: Command, order: NewClient, idem: Idem) -> Answer:
+        """Make a client known."""
+        ...
+
+    async def move(self, command: Command, client_id: str, order: MoveClient, idem: Idem) -> Answer:
+        """Move a client, or ask another person."""
+        ...
+
+
+class Approving(Protocol):
+    """What people decide and close."""
+
+    async def decide(self, command: Command, approval_id: str, order: Decide, idem: Idem) -> Answer:
+        """Count a decision."""
+        ...
+
+    async def resolve(
+        self, command: Command, item_id: str, order: ResolveItem, idem: Idem
+    ) -> Answer:
+        """Close an item."""
+        ...
+
+
+class Subscriptions(Protocol):
+    """What a calling system says about its own events."""
+
+    async def set(self, command: Command, order: SubscriptionOrder) -> Subscription:
+        """Name the address of one's webhooks."""
+        ...
+
+    async def resend(self, command: Command, no: int, idem: Idem) -> Answer:
+        """Have an event delivered again."""
+        ...
+
+
+class Degraded(msgspec.Struct, frozen=True):
+    """A part that does not work as it should, and why."""
+
+    part: str
+    reason: str
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether this process takes work. `phase` is `starting`, `ready`, `degraded` or `draining`."""
+
+    phase: str
+    degraded: tuple[Degraded, ...] = ()
+
+    @property
+    def takes_work(self) -> bool:
+        """Degraded still takes work: what it cannot do now waits in rows."""
+        return self.phase in ("ready", "degraded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything the handlers touch."""
+
+    pool: asyncpg.Pool
+    keys: Keys
+    limiter: Limiter
+    rulebook: Rulebook
+    ids: Ids
+    now: Callable[[], datetime]  # UTC
+    monotonic: Callable[[], float]  # seconds
+    deposits: Deposits
+    accounts: Accounts
+    onboarding: Onboarding
+    approving: Approving
+    subscriptions: Subscriptions
+    sessions: Callable[[], Sequence[SessionStatus]]
+    readiness: Callable[[], Readiness]
+    metrics: GatewayMetrics
+    refresh_metrics: Callable[[], Awaitable[None]]  # asks the tables for gauges before a scrape
+    version: str
+    body_bytes_max: int = 65_536

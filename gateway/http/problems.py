@@ -1,0 +1,198 @@
+"""Problems: the one table from a refusal's code to a status and a title, and their RFC 9457 JSON.
+
+Knows every code the API can answer with. Refuses to decide anything: whoever refuses names the
+code, and what is not in the table is a bug that a test finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from gateway.control.refusals import Refusal
+
+MEDIA_TYPE: Final = "application/problem+json"
+BASE: Final = "/problems/"
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """What a code means: its HTTP status, its title, and what the caller can do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One field that is wrong: `path` from the body's root as `$.amount.currency`."""
+
+    path: str
+    code: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457 with our `code`, `errors` and `request_id`; facts stand beside them as members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: tuple[FieldError, ...] = ()
+
+
+def _m(status: int, title: str, advice: str) -> Meaning:
+    return Meaning(status, title, advice)
+
+
+TABLE: Final[Mapping[str, Meaning]] = {
+    # the request itself
+    "malformed-json": _m(400, "The body is not JSON", "Send one JSON object, each key once."),
+    "malformed-request": _m(400, "The request cannot be read", "Correct the request line."),
+    "invalid-request": _m(422, "The body is not what this route takes", "See `errors`."),
+    "invalid-parameter": _m(422, "A parameter is not what this route takes", "See `errors`."),
+    "unsupported-media-type": _m(
+        415, "The body is not application/json", "Set Content-Type to application/json."
+    ),
+    "body-too-large": _m(413, "The body is too large", "Bodies are limited to 64 KiB."),
+    "route-unknown": _m(404, "There is nothing at this path", "See /openapi.json."),
+    "method-not-allowed": _m(405, "This path has no such method", "See the Allow header."),
+    # the credential
+    "unauthenticated": _m(
+        401, "No valid credential", "Send `Authorization: Bearer` with an API key that is in force."
+    ),
+    "forbidden": _m(403, "The credential does not allow this", "Ask for the scope it names."),
+    "limit-exceeded": _m(429, "Too many requests", "Wait as long as Retry-After says."),
+    # idempotency
+    "idempotency-key-missing": _m(
+        400, "Idempotency-Key is missing", "Send a key of your own with each command."
+    ),
+    "idempotency-key-malformed": _m(
+        400, "Idempotency-Key is malformed", "Use 1 to 128 visible ASCII characters."
+    ),
+    "idempotency-in-flight": _m(
+        409, "The first request is still being answered", "Look at Location, or ask again later."
+    ),
+    "idempotency-key-reused": _m(
+        422, "The key was used for another request", "Use a new key for a new request."
+    ),
+    # objects
+    "not-found": _m(404, "No such object", "It does not exist, or lies outside your entities."),
+    "version-conflict": _m(409, "The object has changed", "Read it again and decide again."),
+    "conflict": _m(409, "Something else happened at the same time", "Read again and decide."),
+    # clients
+    "brand-unknown": _m(422, "No such brand", "Use a brand of the rulebook within your entities."),
+    "currency-unknown": _m(422, "No such currency", "Use a code of ISO 4217 or the broker's own."),
+    "reference-taken": _m(409, "The reference is in use", "`client` names who has it."),
+    "client-transition": _m(409, "A client does not move that way", "See the table of moves."),
+    "client-state": _m(409, "The client's state does not allow this", "Move the client first."),
+    "blocks-missing": _m(422, "A restriction says what it blocks", "Give `blocks`."),
+    "blocks-misplaced": _m(422, "Only a restriction has blocks", "Leave `blocks` out."),
+    # approvals and items
+    "approval-open": _m(409, "A question is open already", "Have it decided first."),
+    "approval-expired": _m(409, "The question has expired", "Ask again."),
+    "approval-stale": _m(409, "The object went on meanwhile", "Refuse the question and ask again."),
+    "already-decided": _m(409, "It is decided", "Nothing is left to do."),
+    "already-voted": _m(409, "You have agreed already", "Another person must agree too."),
+    "already-resolved": _m(409, "The item is resolved", "Nothing is left to do."),
+    "same-person": _m(403, "Whoever asked may not decide", "Another person must decide."),
+    # accounts
+    "account-not-ready": _m(409, "The trading account is not ready", "Wait until it is verified."),
+    "group-unmapped": _m(
+        422, "No platform group for this account", "The rulebook maps no group to this wish."
+    ),
+    "leverage-too-high": _m(422, "The leverage is above the group's", "Ask for less."),
+    # deposits and routing
+    "amount-malformed": _m(422, "The amount is malformed", 'Write it as "100.00".'),
+    "amount-precision": _m(422, "The amount has too many decimals", "Use the currency's decimals."),
+    "amount-zero": _m(422, "The amount is zero", "Deposit more than nothing."),
+    "currency-mismatch": _m(422, "The currency does not fit", "Use the account's currency."),
+    "rulebook-moved": _m(503, "The rules changed meanwhile", "Send the same request again."),
+    # books
+    "not-closed": _m(409, "The books are not closed up to then", "Ask as of `horizon` or before."),
+    "account-kind-unknown": _m(422, "No such kind of account", "See the chart of accounts."),
+    # webhooks in
+    "webhook-forged": _m(401, "The webhook's signature does not hold", "Sign the raw body."),
+    "webhook-unreadable": _m(422, "The webhook cannot be read", "Send it as agreed."),
+    "psp-unknown": _m(404, "No such provider", "Use the address you were given."),
+    # webhooks out
+    "webhook-url": _m(422, "Not an address we may post to", "Give an http or https address."),
+    "event-waiting": _m(409, "The event is on its way", "Wait for its delivery."),
+    # keys and roles
+    "role-unknown": _m(422, "No such role", "Use a role of the rulebook in force."),
+    # ours
+    "unavailable": _m(503, "Not possible at this moment", "Send the same request again."),
+    "overloaded": _m(503, "Too much is waiting", "Send the same request again later."),
+    "internal": _m(500, "A fault of ours", "Tell us the request_id."),
+}
+
+_EXTENSIONS = frozenset(Problem.__struct_fields__)
+
+
+def problem(
+    code: str,
+    detail: str,
+    request_id: str,
+    *,
+    errors: tuple[FieldError, ...] = (),
+    facts: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """The answer for a code; `facts` become members beside the standard ones."""
+    meaning = TABLE[code]
+    value = Problem(
+        type=BASE + code,
+        title=meaning.title,
+        status=meaning.status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        errors=errors,
+    )
+    body: object = value
+    if facts:
+        extra = {name: fact for name, fact in facts.items() if name not in _EXTENSIONS}
+        body = msgspec.to_builtins(value) | extra
+    return web.Response(
+        body=msgspec.json.encode(body),
+        status=meaning.status,
+        headers=headers,
+        content_type=MEDIA_TYPE,
+    )
+
+
+def refused(no: Refusal, request_id: str) -> web.Response:
+    """The answer for a refusal, with the headers its code calls for."""
+    facts = dict(no.facts)
+    headers: dict[str, str] = {}
+    if location := facts.pop("location", None):
+        headers["Location"] = str(location)
+    if (wait := facts.pop("retry_after_s", None)) is not None:
+        headers["Retry-After"] = str(wait)
+    if no.code == "unauthenticated":
+        headers["WWW-Authenticate"] = 'Bearer realm="brokerd"'
+    errors = facts.pop("errors", ())
+    assert isinstance(errors, tuple)
+    return problem(no.code, no.detail, request_id, errors=errors, facts=facts, headers=headers)
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What a code means, for people who follow a problem's `type`."""
+
+    code: str
+    status: int
+    title: str
+    advice: str
+
+
+def explain(code: str) -> Explanation | None:
+    """The row of a code."""
+    meaning = TABLE.get(code)
+    if meaning is None:
+        return None
+    return Explanation(code, meaning.status, meaning.title, meaning.advice)
