@@ -40,11 +40,6 @@ INSERT INTO gateway.rulebook_event (version, from_hash, to_hash, event, cause, a
 VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7)
 """
 
-SELECT_EVENTS: Final = """
-SELECT version, from_hash, to_hash, event, cause::text, actor, at
-FROM gateway.rulebook_event ORDER BY version
-"""
-
 # CHECK of the lane: the rulebook a unit decided with is still in force when the unit is written.
 CHECK_IN_FORCE: Final = """
 SELECT hash FROM gateway.rulebook_in_force WHERE hash = ANY($1::text[]) FOR SHARE

@@ -1,0 +1,1 @@
+"""Pure decisions, mirrored by package: no server, no socket, no clock."""

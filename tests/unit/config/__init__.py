@@ -1,0 +1,1 @@
+"""The shape of the configuration, and what is said of mistakes in it."""
