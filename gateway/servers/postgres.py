@@ -34,6 +34,15 @@ INITDB_TIMEOUT_S: Final = 300.0
 ENDINGS: Final = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 15.0), (signal.SIGKILL, 15.0))
 """Fast shutdown with a checkpoint, then immediate (recovery at the next start), then by force."""
 
+NOT_READY: Final = (
+    OSError,  # not listening yet
+    TimeoutError,
+    asyncpg.OperatorInterventionError,  # replaying its log after a crash, or shutting down
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,  # every connection is taken
+    asyncpg.InterfaceError,
+)
+
 BUILTIN_LOCALE_SINCE: Final = 17
 
 SETTINGS: Final[Mapping[str, str]] = {
@@ -199,7 +208,7 @@ class Postgres:
         builtin = self._binaries.major >= BUILTIN_LOCALE_SINCE
         locale = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8") if builtin else ()
         return (
-            str(self._binaries.folder / "initdb"),
+            str(self._binaries.program("initdb")),
             f"--pgdata={folder}",
             f"--username={OWNER}",
             f"--pwfile={secret_file}",
@@ -213,8 +222,8 @@ class Postgres:
     async def _ready(self) -> bool:
         try:
             connection = await self._connect("postgres")
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
-            return False  # not listening yet, or replaying its log after a crash
+        except NOT_READY:
+            return False
         except asyncpg.InvalidAuthorizationSpecificationError as error:
             raise ServersError(
                 f"postgres refuses the password in the state folder: {error}"

@@ -75,6 +75,7 @@ class Supervisor:
         """
         await self._launch()
         self._watch = asyncio.create_task(self._keep(), name=f"keep-{self._program.name}")
+        self._watch.add_done_callback(self._report_bug)
 
     async def stop(self) -> None:
         """End the server and its processes, gently first; return when all are gone."""
@@ -86,6 +87,13 @@ class Supervisor:
             if not watch.cancelled() and (bug := watch.exception()) is not None:
                 raise bug
         await self._end()
+
+    def _report_bug(self, watch: asyncio.Task[None]) -> None:
+        """Say at once that nobody watches the server any more; `stop` raises the reason."""
+        if not watch.cancelled() and (bug := watch.exception()) is not None:
+            log.critical(
+                "server.unwatched", exc_info=bug, extra={"facts": {"server": self._program.name}}
+            )
 
     async def _keep(self) -> None:
         """Start the server again whenever it ends, with a growing delay while it keeps failing."""
