@@ -385,7 +385,8 @@ class _Reader:
             return Unknown(f"contradiction:{meaning.name}"[:TEXT_CHARACTERS_MAX])
         cascade = meaning.category != UNMAPPED and meaning.other_psp == "yes"
         message = _text_at(document, self._message)
-        return Declined(meaning.name, meaning.category, message, psp_reference, cascade)
+        code = meaning.name if meaning.code else "none"
+        return Declined(code, meaning.category, message, psp_reference, cascade)
 
 
 def _path(dotted: str) -> Path:
