@@ -156,33 +156,40 @@ SELECT f.id, f.kind, f.subject, f.body, f.recorded
 
 # -- reads --------------------------------------------------------------------------------------
 
-HORIZON: Final = "SELECT clock_timestamp() - make_interval(secs => $1)"
+# A commit may wait for the disk longer than any limit on its transaction: while one that has written
+# is still open, the books are closed only up to its beginning.
+HORIZON: Final = """
+SELECT least(
+    clock_timestamp() - make_interval(secs => $1),
+    (SELECT min(xact_start) - interval '1 microsecond' FROM pg_stat_activity
+      WHERE datname = current_database() AND backend_xid IS NOT NULL)
+)
+"""
 
 BALANCES: Final = """
-SELECT a.book_id, a.kind, a.owner, a.currency, b.sign * b.posted AS balance, b.version
+SELECT a.book_id, a.id, a.kind, a.owner, a.currency, b.sign * b.posted AS balance, b.version
   FROM ledger.account a
   JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
  WHERE a.book_id = ANY($1::smallint[])
    AND ($2::smallint IS NULL OR a.kind = $2)
    AND ($3::text IS NULL OR a.owner = $3)
    AND a.id > $4
- ORDER BY a.book_id, a.id
+ ORDER BY a.id
  LIMIT $5
 """
 
 BALANCES_AS_OF: Final = """
-SELECT a.book_id, a.kind, a.owner, a.currency,
-       coalesce(b.sign * p.balance, 0) AS balance, v.version
+SELECT a.book_id, a.id, a.kind, a.owner, a.currency, b.sign * p.balance AS balance, p.version
   FROM ledger.account a
   JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
  CROSS JOIN LATERAL ledger.version_as_of(a.book_id, a.id, $6) AS v (version)
-  LEFT JOIN ledger.posting p
+  JOIN ledger.posting p
     ON p.book_id = a.book_id AND p.account_id = a.id AND p.version = v.version
  WHERE a.book_id = ANY($1::smallint[])
    AND ($2::smallint IS NULL OR a.kind = $2)
    AND ($3::text IS NULL OR a.owner = $3)
    AND a.id > $4
- ORDER BY a.book_id, a.id
+ ORDER BY a.id
  LIMIT $5
 """
 
@@ -192,17 +199,15 @@ SELECT book_id, id, kind, key, effective, recorded, ref
 """
 ENTRIES_OF_KEY: Final = """
 SELECT book_id, id, kind, key, effective, recorded, ref
-  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND kind = ANY($2::smallint[]) AND key = $3
- ORDER BY id
+  FROM ledger.entry
+ WHERE book_id = ANY($1::smallint[]) AND kind = ANY($5::smallint[]) AND key = $6
+   AND id > $2 AND ($4::timestamptz IS NULL OR recorded <= $4)
+ ORDER BY id LIMIT $3
 """
 ENTRIES: Final = """
 SELECT book_id, id, kind, key, effective, recorded, ref
-  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id > $2
- ORDER BY id LIMIT $3
-"""
-ENTRIES_AS_OF: Final = """
-SELECT book_id, id, kind, key, effective, recorded, ref
-  FROM ledger.entry WHERE book_id = ANY($1::smallint[]) AND id > $2 AND recorded <= $4
+  FROM ledger.entry
+ WHERE book_id = ANY($1::smallint[]) AND id > $2 AND ($4::timestamptz IS NULL OR recorded <= $4)
  ORDER BY id LIMIT $3
 """
 POSTINGS_OF: Final = """
@@ -228,10 +233,11 @@ SELECT p.entry_id, e.kind, e.key, e.ref, e.effective, e.recorded, p.amount, p.ve
 # -- verify: each returns the rows that are wrong, with a subject and a detail -------------------
 
 UNBALANCED_ENTRIES: Final = """
-SELECT p.book_id || '/' || p.entry_id AS subject, sum(p.amount) || ' ' || a.currency AS detail
+SELECT p.book_id || '/' || p.entry_id AS subject,
+       sum(p.amount) || ' ' || coalesce(a.currency, 'on no account') AS detail
   FROM ledger.posting p
-  JOIN ledger.account a ON a.book_id = p.book_id AND a.id = p.account_id
- GROUP BY p.book_id, p.entry_id, a.currency HAVING sum(p.amount) <> 0
+  LEFT JOIN ledger.account a ON a.book_id = p.book_id AND a.id = p.account_id
+ GROUP BY p.book_id, p.entry_id, a.currency HAVING sum(p.amount) <> 0 OR a.currency IS NULL
 """
 ENTRIES_WITHOUT_POSTINGS: Final = """
 SELECT e.book_id || '/' || e.id AS subject,
@@ -290,27 +296,44 @@ SELECT coalesce(h.book_id, a.book_id) || '/' || coalesce(h.client_id, a.owner) A
  WHERE coalesce(h.total, 0) <> coalesce(a.balance, 0)
 """
 TRIGGERS: Final = """
-SELECT c.relname AS table_name, t.tgname AS trigger_name, t.tgenabled::text AS enabled,
-       pg_get_triggerdef(t.oid) AS definition, p.prosrc AS body
+SELECT t.tgname AS name, c.relname AS table_name, t.tgenabled::text AS enabled,
+       pg_get_triggerdef(t.oid) AS definition
   FROM pg_trigger t
   JOIN pg_class c ON c.oid = t.tgrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_proc p ON p.oid = t.tgfoid
  WHERE n.nspname = 'ledger' AND NOT t.tgisinternal
 """
+FUNCTIONS: Final = """
+SELECT p.proname AS name, p.prosrc AS body, p.prosecdef OR p.proconfig IS NOT NULL AS altered
+  FROM pg_proc p
+  JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname = 'ledger'
+"""
+# What the daemon's role may do by whatever way: granted to it, to everyone, to a role it is in, or
+# because it owns the table or is a superuser.
 GRANTS: Final = """
-SELECT c.relname AS table_name, lower(acl.privilege_type) AS privilege, '' AS column_name
-  FROM pg_class c
-  JOIN pg_namespace n ON n.oid = c.relnamespace
- CROSS JOIN LATERAL aclexplode(c.relacl) acl
-  JOIN pg_roles r ON r.oid = acl.grantee
- WHERE n.nspname = 'ledger' AND c.relkind IN ('r', 'p') AND r.rolname = 'brokerd_daemon'
+WITH relation AS (
+    SELECT c.oid, c.relname, c.relowner
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'ledger' AND c.relkind IN ('r', 'p')
+), whole AS (
+    SELECT relname, oid, right_name
+      FROM relation,
+           unnest(ARRAY['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger'])
+           AS r (right_name)
+     WHERE has_table_privilege('brokerd_daemon', oid, right_name)
+)
+SELECT relname AS table_name, right_name AS privilege, '' AS column_name FROM whole
 UNION ALL
-SELECT c.relname, lower(acl.privilege_type), a.attname
-  FROM pg_attribute a
-  JOIN pg_class c ON c.oid = a.attrelid
-  JOIN pg_namespace n ON n.oid = c.relnamespace
- CROSS JOIN LATERAL aclexplode(a.attacl) acl
-  JOIN pg_roles r ON r.oid = acl.grantee
- WHERE n.nspname = 'ledger' AND r.rolname = 'brokerd_daemon' AND a.attnum > 0
+SELECT r.relname, p.right_name, a.attname
+  FROM relation r
+  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+ CROSS JOIN unnest(ARRAY['select', 'insert', 'update', 'references']) AS p (right_name)
+ WHERE has_column_privilege('brokerd_daemon', r.oid, a.attnum, p.right_name)
+   AND NOT has_table_privilege('brokerd_daemon', r.oid, p.right_name)
+UNION ALL
+SELECT relname, 'own', '' FROM relation WHERE pg_has_role('brokerd_daemon', relowner, 'MEMBER')
+UNION ALL
+SELECT '(schema)', 'create', '' WHERE has_schema_privilege('brokerd_daemon', 'ledger', 'create')
 """

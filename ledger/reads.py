@@ -27,9 +27,13 @@ class StillOpen(ValueError):
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """A balance on the account's normal side, minor units; `version` counts its postings."""
+    """A balance on the account's normal side, minor units; `version` counts its postings.
+
+    `id` is the account's number, unique over all books: what a next page starts after.
+    """
 
     book: int
+    id: int
     kind: str
     owner: str
     currency: str
@@ -77,7 +81,12 @@ async def balances(
     conn: asyncpg.Connection, books: Sequence[int], *, kind: str | None = None,
     owner: str | None = None, as_of: datetime | None = None, after: int = 0, limit: int = 200,
 ) -> list[Balance]:  # fmt: skip
-    """Balances of these books, filtered; raises StillOpen for a moment that is not closed yet."""
+    """Balances of these books by account number, from the one after `after`.
+
+    as_of   as they were when everything recorded up to this moment was in: accounts that had
+            postings by then, the same answer for ever
+    raises  StillOpen for a moment that is not closed yet
+    """
     number = ACCOUNTS[kind].number if kind is not None else None
     if as_of is None:
         rows = await conn.fetch(q.BALANCES, list(books), number, owner, after, limit)
@@ -86,7 +95,7 @@ async def balances(
         rows = await conn.fetch(q.BALANCES_AS_OF, list(books), number, owner, after, limit, as_of)
     return [
         Balance(
-            r["book_id"], ACCOUNT_BY_NUMBER[r["kind"]].name, r["owner"], r["currency"],
+            r["book_id"], r["id"], ACCOUNT_BY_NUMBER[r["kind"]].name, r["owner"], r["currency"],
             r["balance"], r["version"],
         )
         for r in rows
@@ -99,15 +108,17 @@ async def entries(
 ) -> list[BookedEntry]:  # fmt: skip
     """Entries of these books with their postings, by id; an id says nothing of the time.
 
-    key  only those of this natural key (a payment, an operation), whatever their kind
+    key     only those of this natural key (a payment, an operation), whatever their kind
+    as_of   only those recorded up to this moment
+    raises  StillOpen for a moment that is not closed yet
     """
     if as_of is not None:
         await _closed(conn, as_of)
-        heads = await conn.fetch(q.ENTRIES_AS_OF, list(books), after, limit, as_of)
-    elif key is not None:
-        heads = await conn.fetch(q.ENTRIES_OF_KEY, list(books), sorted(ENTRY_BY_NUMBER), key)
+    page = (list(books), after, limit, as_of)
+    if key is None:
+        heads = await conn.fetch(q.ENTRIES, *page)
     else:
-        heads = await conn.fetch(q.ENTRIES, list(books), after, limit)
+        heads = await conn.fetch(q.ENTRIES_OF_KEY, *page, sorted(ENTRY_BY_NUMBER), key)
     return await _with_postings(conn, heads)
 
 

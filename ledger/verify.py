@@ -6,6 +6,7 @@ other rooms (`gateway/verify.py` joins them) and to change anything.
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Final
 
@@ -32,15 +33,11 @@ INVARIANTS: Final = {
     "chain-broken": q.BROKEN_CHAINS,
 }
 
-TRIGGERS: Final = {
-    ("entry", "entry_is_final"),
-    ("posting", "posting_is_final"),
-    ("posting", "postings_are_proved"),
-    ("account", "account_is_final"),
-    ("book", "book_is_final"),
-    ("fact", "fact_is_final"),
-    ("balance", "balance_stays"),
-}
+_TRIGGER: Final = re.compile(r"^(?=CREATE TRIGGER (\w+))(CREATE TRIGGER [^;]+);", re.MULTILINE)
+_FUNCTION: Final = re.compile(
+    r"^CREATE (?:OR REPLACE )?FUNCTION ledger\.(\w+)\(.*?AS \$\$(.*?)\$\$", re.MULTILINE | re.DOTALL
+)
+_EVENTS: Final = re.compile(r"\b(BEFORE|AFTER) ((?:\w+ OR )*\w+) ON")
 
 _READ_AND_ADD: Final = {
     (table, right, "")
@@ -74,31 +71,63 @@ async def verify(conn: asyncpg.Connection) -> list[Wrong]:
         wrong += _rows("account-off-chart", await conn.fetch(q.ACCOUNTS_OFF_CHART, *chart))
         hold_kind = ACCOUNTS["client_hold"].number
         wrong += _rows("hold-off-books", await conn.fetch(q.HOLDS_OFF_BOOKS, hold_kind))
-        return wrong + await _triggers(conn) + await _grants(conn)
+        wrong += await _triggers(conn)
+        return wrong + await _functions(conn) + await _grants(conn)
 
 
 def _rows(code: str, rows: list[asyncpg.Record]) -> list[Wrong]:
     return [Wrong(code, str(row["subject"]), str(row["detail"])) for row in rows]
 
 
+def made_triggers() -> dict[str, str]:
+    """The triggers that the migrations make: name -> definition in one form."""
+    return {name: _one_form(text) for name, text in _TRIGGER.findall(_migrations())}
+
+
+def made_functions() -> dict[str, str]:
+    """The functions that the migrations make: name -> body."""
+    return dict(_FUNCTION.findall(_migrations()))
+
+
+def _migrations() -> str:
+    """The text of the migrations in the order in which they run: what comes later holds."""
+    folder = files("ledger").joinpath("migrations")
+    paths = sorted((p for p in folder.iterdir() if p.name.endswith(".sql")), key=lambda p: p.name)
+    return "".join(path.read_text() for path in paths)
+
+
+def _one_form(definition: str) -> str:
+    """A trigger's definition with single blanks and its events in one order."""
+    text = " ".join(definition.split())
+    return _EVENTS.sub(lambda m: f"{m[1]} {' OR '.join(sorted(m[2].split(' OR ')))} ON", text)
+
+
 async def _triggers(conn: asyncpg.Connection) -> list[Wrong]:
-    """Each trigger stands, is switched on, and runs the text of the migrations."""
-    found = {(r["table_name"], r["trigger_name"]): r for r in await conn.fetch(q.TRIGGERS)}
-    wrong = [
-        Wrong("trigger-missing", f"{table}.{name}", "the migrations made it, it is gone")
-        for table, name in sorted(TRIGGERS - found.keys())
-    ]
-    source = "".join(
-        path.read_text()
-        for path in files("ledger").joinpath("migrations").iterdir()
-        if path.name.endswith(".sql")
-    )
-    for (table, name), row in found.items():
+    """Each trigger stands as the migrations made it, switched on, and there is no other."""
+    wrong: list[Wrong] = []
+    missing = made_triggers()
+    for row in await conn.fetch(q.TRIGGERS):
+        subject = f"{row['table_name']}.{row['name']}"
+        made = missing.pop(row["name"], None)
+        if made is None:
+            wrong.append(Wrong("trigger-added", subject, "no migration made it"))
+        elif made != _one_form(row["definition"]):
+            wrong.append(Wrong("trigger-changed", subject, row["definition"]))
         if row["enabled"] != "O":
-            wrong.append(Wrong("trigger-disabled", f"{table}.{name}", "it is switched off"))
-        if row["body"] not in source:
-            wrong.append(Wrong("trigger-changed", f"{table}.{name}", "its text was changed"))
-    return wrong
+            wrong.append(Wrong("trigger-disabled", subject, "it is switched off"))
+    gone = "the migrations made it, it is gone"
+    return wrong + [Wrong("trigger-missing", name, gone) for name in sorted(missing)]
+
+
+async def _functions(conn: asyncpg.Connection) -> list[Wrong]:
+    """Each function runs the text of the migrations."""
+    made = made_functions()
+    found = {row["name"]: row for row in await conn.fetch(q.FUNCTIONS)}
+    return [
+        Wrong("function-changed", name, "it does not run the text of the migrations")
+        for name in sorted(made.keys() | found.keys())
+        if name not in found or found[name]["body"] != made.get(name) or found[name]["altered"]
+    ]
 
 
 async def _grants(conn: asyncpg.Connection) -> list[Wrong]:
