@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+import bridge.mapping
 import router.rules
 from config.findings import Finding
 from config.load import from_source, read_folder
@@ -67,8 +68,6 @@ def check(folder: Path) -> tuple[Rulebook | None, list[Finding]]:
 
 
 def _compiled(book: Rulebook) -> Iterator[list[Finding]]:
-    import bridge.mapping
-
     rooms: tuple[Callable[[Rulebook], tuple[Any, list[Finding]]], ...] = (
         router.rules.compile,
         bridge.mapping.compile,
