@@ -98,6 +98,26 @@ def test_no_module_keeps_state_for_everyone() -> None:
     assert not places, f"make it an argument of a constructor: {places}"
 
 
+def test_every_module_is_used() -> None:
+    """A module that no other module imports is dead: it is wired in, or removed."""
+    used = {name for path in product() for name in named_modules(path)}
+    dead = [
+        name for name in modules() if "." in name and name not in used and name != "gateway.cli"
+    ]
+    assert not dead, f"wire it in or remove it: {dead}"
+
+
+def named_modules(path: Path) -> Iterator[str]:
+    """The modules that a module names, at its top or inside a function, and their packages."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name in imported([node]):
+                parts = name.split(".")
+                yield from (".".join(parts[:count]) for count in range(2, len(parts) + 1))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value  # the command line names modules that it imports when asked
+
+
 def test_every_package_carries_its_types() -> None:
     """Each of the five packages has py.typed, so that the types reach those who import it."""
     for package in ("gateway", "router", "bridge", "ledger", "config"):
