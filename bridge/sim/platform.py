@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 from aiohttp import web
@@ -74,14 +73,12 @@ class Platform:
         self._options = options
         self._hash = auth.password_hash(password)
         self._now = now
-        self._connections: WeakKeyDictionary[RequestHandler, Connection] = WeakKeyDictionary()
-        self._protocols: WeakSet[RequestHandler] = WeakSet()
+        self._connections: dict[RequestHandler, Connection] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
         """Any request under /api/."""
         command = request.match_info["command"]
-        connection = self._connections.setdefault(request.protocol, Connection())
-        self._protocols.add(request.protocol)
+        connection = self._connection(request.protocol)
         params = await _params(request)
         if command == "auth/start":
             return self._challenge(connection, params)
@@ -94,6 +91,15 @@ class Platform:
             connection.authenticated = False
             return reply_json(Reply().encode())
         return await self._serve(request, connection, command, params)
+
+    def _connection(self, protocol: RequestHandler) -> Connection:
+        """What is remembered of this connection; ended ones are forgotten when a new one comes."""
+        if protocol not in self._connections:
+            ended = [each for each in self._connections if each.transport is None]
+            for each in ended:
+                del self._connections[each]
+            self._connections[protocol] = Connection()
+        return self._connections[protocol]
 
     def _challenge(self, connection: Connection, params: Mapping[str, str]) -> web.Response:
         connection.authenticated = False
@@ -180,7 +186,7 @@ class Platform:
 
     def cut(self) -> int:
         """End every connection at once; returns how many there were."""
-        alive = [each.transport for each in self._protocols if each.transport is not None]
+        alive = [each.transport for each in self._connections if each.transport is not None]
         for transport in alive:
             transport.abort()
         return len(alive)
