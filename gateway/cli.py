@@ -1,0 +1,442 @@
+"""The command line: every way a person starts, checks and operates brokerd.
+
+Knows commands, their options and exit codes: 0 done, 1 refused or wrong, 2 not understood. Refuses
+to do any work itself, and to import what the command at hand does not need, so that --help is
+instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from getpass import getuser
+from importlib import import_module
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from config.findings import Finding
+    from config.rulebook import Rulebook
+    from config.settings import Settings
+    from gateway.control.audit import Command
+    from gateway.control.keys import KeyMaker, NewKey
+    from ledger.ids import Ids
+
+T = TypeVar("T")
+
+DEMO_FOLDER: Final = Path(__file__).parent.parent / "config" / "demo"
+
+_config = click.option(
+    "--config",
+    "config",
+    envvar="BROKERD_CONFIG",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Settings' file; the environment wins over it (docs/settings.md).",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """The operating core of a broker: payments, trading accounts and books that agree."""
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    cli(prog_name="brokerd")
+
+
+@cli.command()
+@_config
+@click.option("--adopt", is_flag=True, help="Bring this rulebook into force in place of another.")
+def serve(config: Path | None, *, adopt: bool) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C."""
+    settings = _settings(config)
+    sys.exit(_entry("gateway.daemon")(settings, adopt=adopt))
+
+
+@cli.command()
+@click.option("--headless", is_flag=True, help="No live table; needs --seconds.")
+@click.option("--seconds", type=click.FloatRange(min=1, max=86400), help="End after so long.")
+@click.option(
+    "--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there."
+)
+@click.option("--fresh", is_flag=True, help="Begin with empty books.")
+def demo(*, headless: bool, seconds: float | None, summary: Path | None, fresh: bool) -> None:
+    """Run everything against simulators, with one live table."""
+    if headless and seconds is None:
+        raise click.UsageError("--headless needs --seconds")
+    status = _entry("gateway.demo")(
+        headless=headless, seconds=seconds, summary=summary, fresh=fresh
+    )
+    sys.exit(status)
+
+
+@cli.command()
+@click.argument("folder", default=DEMO_FOLDER, type=click.Path(file_okay=False, path_type=Path))
+@_config
+def check(folder: Path, config: Path | None) -> None:
+    """Say everything that is wrong with a rulebook.
+
+    FOLDER is the sample broker by default.
+
+    With --config the settings are checked as well, and that they reach whom the rulebook names.
+    """
+    from config.settings import load_settings, peers
+    from gateway.control.rulebook import check as check_rulebook
+
+    book, findings = check_rulebook(folder)
+    if config is not None:
+        settings, wrong = load_settings(config, os.environ)
+        findings += wrong
+        if settings is not None and book is not None:
+            findings += peers(settings, book)
+    if findings or book is None:
+        _fail_with(findings)
+    click.echo(f"{folder}: {_summary(book)}")
+
+
+@cli.command()
+@_config
+def migrate(config: Path | None) -> None:
+    """Bring the database to this version.
+
+    Safe while replicas run, and where several do it at once.
+    """
+    settings = _settings(config)
+    applied = _run(_migrate(settings))
+    for label in applied:
+        click.echo(f"applied {label}")
+    click.echo(f"{len(applied)} migrations applied" if applied else "nothing to apply")
+
+
+@cli.command()
+@_config
+def verify(config: Path | None) -> None:
+    """Prove that the books agree.
+
+    Sums, balances, versions, holds, consistency between the rooms, grants and triggers: every
+    finding is printed, and the status is 1 if there is one.
+    """
+    settings = _settings(config)
+    wrong = _run(_verify(settings))
+    if not wrong:
+        click.echo("the books agree")
+        return
+    _print_table(
+        f"{len(wrong)} findings",
+        ("code", "subject", "detail"),
+        [(it.code, it.subject, it.detail) for it in wrong],
+    )
+    sys.exit(1)
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+@cli.group()
+def keys() -> None:
+    """Give out and take back API credentials."""
+
+
+@keys.command("add")
+@click.argument("owner")
+@click.option("--role", required=True, help="A role of the rulebook in force.")
+@click.option("--person", default="", help="Who answers for it; several keys of one are one.")
+@click.option("--entity", "entities", multiple=True, help="An entity within reach; default: all.")
+@click.option("--reason", default="", help="Why, for the audit.")
+@_config
+def add_key(
+    owner: str, role: str, person: str, entities: Sequence[str], reason: str, config: Path | None
+) -> None:
+    """Give OWNER, a system or a person, a key. It is shown once and kept nowhere."""
+    from gateway.control.keys import NewKey
+
+    wish = NewKey(owner, role, tuple(entities) or ("*",), person)
+    key_id, token = _run(_add_key(_settings(config), wish, reason))
+    click.echo(f"key {key_id} of {owner}, role {role}", err=True)
+    click.echo(token)
+
+
+@keys.command("list")
+@_config
+def list_keys(config: Path | None) -> None:
+    """Show all keys, without their secrets."""
+    rows = _run(_list_keys(_settings(config)))
+    columns = ("id", "owner", "person", "role", "entities", "created", "revoked")
+    _print_table("keys", columns, [[_cell(row[name]) for name in columns] for row in rows])
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@click.option("--reason", default="", help="Why, for the audit.")
+@_config
+def revoke_key(key_id: str, reason: str, config: Path | None) -> None:
+    """Take a key back; it stops working within a few seconds."""
+    owner = _run(_revoke_key(_settings(config), key_id, reason))
+    click.echo(f"key {key_id} of {owner} is revoked")
+
+
+# --- simulators ---------------------------------------------------------------------------------
+
+
+@cli.group()
+def sim() -> None:
+    """Run a simulated peer that can misbehave."""
+
+
+_passed_on: Final[dict[str, Any]] = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@sim.command("mt5", context_settings=_passed_on)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def sim_mt5(arguments: Sequence[str]) -> None:
+    """A trading server's Web API over TLS; --help lists its options."""
+    from bridge.sim import mt5
+
+    mt5.main(list(arguments))
+
+
+@sim.command("psp")
+@click.option("--name", required=True, help="The provider's name in the rulebook.")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="host:port")
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="Its journal.")
+@click.option("--key-file", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--webhook-url", default="", help="Where its notices go.")
+@click.option("--webhook-secret-file", type=click.Path(exists=True, path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of its chance.")
+@click.option("--profile", type=click.Path(exists=True, path_type=Path), help="Its behaviours.")
+def sim_psp(
+    name: str,
+    listen: str,
+    state: Path,
+    key_file: Path,
+    webhook_url: str,
+    webhook_secret_file: Path | None,
+    seed: int,
+    profile: Path | None,
+) -> None:
+    """A payment provider; prints one JSON line once it listens."""
+    from router.sim.psp import Options, serve
+
+    host, port = _host_and_port(listen)
+    options = Options(
+        name=name,
+        host=host,
+        port=port,
+        state=state,
+        api_key=key_file.read_text().strip(),
+        webhook_url=webhook_url,
+        webhook_secret=webhook_secret_file.read_text().strip() if webhook_secret_file else "",
+        seed=seed,
+        profile=profile,
+    )
+    serve(options, _announce)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise click.BadParameter(f"expected host:port, got {text!r}", param_hint="--listen")
+    return host, int(port)
+
+
+def _announce(address: str) -> None:
+    """Tell whoever started us where we listen, as the trading server does."""
+    import json
+
+    click.echo(json.dumps({"listening": address, "pid": os.getpid()}))
+    sys.stdout.flush()
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"brokerd {version_of('brokerd')}")
+
+
+# --- what the commands share --------------------------------------------------------------------
+
+
+def _entry(module: str) -> Any:
+    """The `main` of a module that takes long to import."""
+    return import_module(module).main
+
+
+def _settings(config: Path | None) -> Settings:
+    """The settings, with logging set up by them; with any mistake prints all and ends."""
+    from config.log import set_up
+    from config.settings import load_settings
+
+    settings, findings = load_settings(config, os.environ)
+    if settings is None:
+        _fail_with(findings)
+    set_up(settings.log.level, settings.log.form)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one command's work; what can be expected to fail is told in one line, with status 1."""
+    import asyncpg
+
+    from gateway.control.refusals import Refusal
+    from gateway.migrate import MigrationError
+    from gateway.servers import ServersError
+
+    try:
+        return asyncio.run(work)
+    except Refusal as refusal:
+        raise click.ClickException(f"{refusal.code}: {refusal.detail}") from None
+    except (MigrationError, ServersError, asyncpg.PostgresError, OSError) as error:
+        raise click.ClickException(str(error) or type(error).__name__) from None
+
+
+async def _migrate(settings: Settings) -> list[str]:
+    from gateway.local import database
+    from gateway.migrate import MigrationError, migrate
+
+    async with database(settings) as reach:
+        if not reach.owner_dsn:
+            raise MigrationError("migrations need the owner: set database.owner_dsn")
+        return await migrate(reach.owner_dsn)
+
+
+async def _verify(settings: Settings) -> Sequence[Any]:
+    from gateway.local import database
+
+    async with database(settings) as reach:
+        wrong: Sequence[Any] = await import_module("gateway.verify").run(reach.daemon_dsn)
+        return wrong
+
+
+async def _add_key(settings: Settings, wish: NewKey, reason: str) -> tuple[str, str]:
+    async with _connected(settings) as conn, conn.transaction():
+        maker, command = await _key_maker(conn, settings, reason)
+        return await maker.add(conn, command, wish)
+
+
+async def _list_keys(settings: Settings) -> list[Mapping[str, object]]:
+    from gateway.control import keys as credentials
+
+    async with _connected(settings) as conn:
+        return await credentials.list_keys(conn)
+
+
+async def _revoke_key(settings: Settings, key_id: str, reason: str) -> str:
+    async with _connected(settings) as conn, conn.transaction():
+        maker, command = await _key_maker(conn, settings, reason)
+        return await maker.revoke(conn, command, key_id)
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the daemon's role to a database whose schemas are of this version."""
+    import asyncpg
+
+    from gateway.local import database
+    from gateway.migrate import MigrationError
+    from gateway.migrate import check as check_schema
+
+    async with database(settings) as reach:
+        conn = await asyncpg.connect(reach.daemon_dsn, timeout=settings.database.connect_timeout_s)
+        try:
+            if wrong := await check_schema(conn):
+                raise MigrationError("; ".join(wrong) + ": run `brokerd migrate`")
+            yield conn
+        finally:
+            await conn.close()
+
+
+async def _key_maker(
+    conn: asyncpg.Connection, settings: Settings, reason: str
+) -> tuple[KeyMaker, Command]:
+    """Who gives out keys of the roles in force, and the command of whoever sits at the machine."""
+    from gateway.control import access
+    from gateway.control.audit import Command
+    from gateway.control.keys import KeyMaker, operator
+
+    now, ids = datetime.now(UTC), _ids()
+    roles, _ = access.compile(await _rulebook(conn, settings))
+    maker = KeyMaker(roles, ids, os.urandom, settings.control.pepper.reveal().encode())
+    return maker, Command(operator(getuser()), reason, ids.new("CR"), now)
+
+
+async def _rulebook(conn: asyncpg.Connection, settings: Settings) -> Rulebook:
+    """The rulebook in force; in a house that never had one, the one of the settings."""
+    from gateway.control import rulebook
+
+    found = await rulebook.in_force(conn)
+    if found is not None:
+        return await rulebook.stored(conn, found.hash)
+    book, findings = rulebook.check(Path(settings.rulebook.folder))
+    if book is None:
+        _fail_with(findings)
+    return book
+
+
+def _ids() -> Ids:
+    from ledger.ids import Ids
+
+    return Ids(lambda: time.time_ns() // 1_000_000, os.urandom)
+
+
+# --- what people see ----------------------------------------------------------------------------
+
+
+def _fail_with(findings: Sequence[Finding]) -> NoReturn:
+    """Print every finding and end with status 1."""
+    for finding in findings:
+        place = click.style(f"{finding.where.text}: ", fg="cyan") if finding.where.file else ""
+        click.echo(f"{place}{click.style(finding.code, fg='red')}: {finding.message}", err=True)
+    noun = "finding" if len(findings) == 1 else "findings"
+    click.echo(f"{len(findings)} {noun}", err=True)
+    sys.exit(1)
+
+
+def _summary(book: Rulebook) -> str:
+    """What a right rulebook holds, and the hash that names it."""
+    parts = (
+        (book.entities, "entities"), (book.brands, "brands"), (book.platforms, "servers"),
+        (book.groups, "groups"), (book.psps, "PSPs"), (book.rules, "rules"), (book.roles, "roles"),
+    )  # fmt: skip
+    counts = ", ".join(f"{len(items)} {name}" for items, name in parts)
+    return f"no findings; {counts}; hash {book.hash}"
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people; where the output is no terminal, one line a row with tabs between."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()
