@@ -1,0 +1,1 @@
+"""The API on a real database and a real Redis; peers and the deposit's flow are fakes."""

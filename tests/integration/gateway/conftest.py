@@ -1,0 +1,282 @@
+"""An API at work: the real application, lane, onboarding and approvals, and keys to call it with.
+
+It knows how the parts are put together. It refuses to fake the database and Redis; the deposit's
+flow is a fake, because it has tests of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest_asyncio
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from config.rulebook import ApprovalPolicy, Brand, Entity, Onboarding, Role, Rulebook
+from gateway.control import access, audit, keys
+from gateway.control.access import SCOPES
+from gateway.control.idempotency import Answer, Idem, claimed
+from gateway.control.refusals import Refusal
+from gateway.flows import onboarding
+from gateway.flows.approving import Approving
+from gateway.flows.outbox import Emitter
+from gateway.flows.views import Amount, NewAccount, NewDeposit, RouteView
+from gateway.flows.webhooks_out import Subscriptions
+from gateway.http.app import build
+from gateway.http.auth import Keys
+from gateway.http.limits import Limiter, Limits
+from gateway.http.parts import Parts, Readiness
+from gateway.metrics import GatewayMetrics
+from ledger.ids import Ids
+from ledger.journal import Numbers
+from ledger.lane import Lane
+from ledger.units import Unit
+from tests.support.servers import Database
+
+PEPPER = b"pepper of the tests"
+CHECKERS = ("operations", "compliance")
+
+BOOK = Rulebook(
+    hash="a" * 64,
+    entities=(
+        Entity(id="fx-eu", name="FX EU", jurisdiction="CY", book=1, currency="EUR"),
+        Entity(id="fx-int", name="FX INT", jurisdiction="SC", book=2, currency="USD"),
+    ),
+    brands=(
+        Brand(id="northgate", entity="fx-eu", name="Northgate"),
+        Brand(id="southbank", entity="fx-int", name="Southbank"),
+    ),
+    roles=(
+        Role(id="everything", scopes=tuple(SCOPES), approves=("client.move",)),
+        Role(id="nothing", scopes=()),
+        Role(id="reader", scopes=("clients:read",)),
+        Role(id="compliance", scopes=tuple(SCOPES), approves=("client.move",)),
+        Role(id="operations", scopes=tuple(SCOPES)),
+    ),
+    onboarding=Onboarding(approval=(ApprovalPolicy(kind="client.move", needed=1, expiry_s=3600),)),
+)
+
+
+class FakeDeposits:
+    """A deposit's flow that answers at once and stores nothing but the key."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.started: list[NewDeposit] = []
+        self._lane = lane
+
+    async def start(self, command: audit.Command, order: NewDeposit, idem: Idem) -> Answer:
+        """Accept everything positive."""
+        self.started.append(order)
+        body = msgspec.json.encode({"id": "PY" + "0" * 18, "amount": order.amount})
+        answer = Answer(202, body, "/v1/payments/PY" + "0" * 18, 1)
+        await self._lane.submit(
+            Unit((claimed(idem, "PY", answer.location, command.at, command.at, answer),))
+        )
+        return answer
+
+    async def notice(self, psp: str, headers: Mapping[str, str], raw: bytes) -> str:
+        """Refuse all that is not signed."""
+        if "signature" not in headers:
+            raise Refusal("webhook-forged", "the signature does not match")
+        return "applied"
+
+    async def explain(self, command: audit.Command, order: NewDeposit) -> RouteView:
+        """An empty route."""
+        return RouteView(rulebook="", rule="", refused="none", candidates=(), left_out=())
+
+
+class FakeAccounts:
+    """An account's flow that refuses."""
+
+    async def request(self, command: audit.Command, order: NewAccount, idem: Idem) -> Answer:
+        """No group maps anything."""
+        raise Refusal("group-unmapped", "no group is mapped")
+
+
+@dataclass
+class Clock:
+    """Time that tests move. `skew_s` is added to the real clock, so ids stay in order."""
+
+    skew_s: float = 0.0
+
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.fromtimestamp(time.time() + self.skew_s, UTC)
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self.skew_s
+
+
+@dataclass
+class Api:
+    """The application with a client, and ways to make credentials and requests."""
+
+    client: TestClient
+    parts: Parts
+    pool: asyncpg.Pool
+    clock: Clock
+    lane: Lane
+    deposits: FakeDeposits
+    maker: keys.KeyMaker
+    tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
+    count: int = 0
+
+    async def key(
+        self,
+        role: str = "everything",
+        owner: str = "shop",
+        person: str = "",
+        entities: tuple[str, ...] = ("*",),
+    ) -> str:
+        """A token for this wish, made once."""
+        wish = keys.NewKey(owner, role, entities, person)
+        name = (role, owner, person, *entities)
+        if name not in self.tokens:
+            by = audit.Command(keys.operator("root"), "test", "test", self.clock.now())
+            async with self.pool.acquire() as conn, conn.transaction():
+                _, self.tokens[name] = await self.maker.add(conn, by, wish)
+        return self.tokens[name]
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        key: str | None = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        """One request; `key` None sends no Idempotency-Key, "" a fresh one."""
+        sent = {"Authorization": f"Bearer {token or await self.key()}", **(headers or {})}
+        data = None
+        if body is not None:
+            data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+            sent.setdefault("Content-Type", "application/json")
+        if key is not None and method != "GET":
+            self.count += 1
+            sent["Idempotency-Key"] = key or f"key-{self.count}"
+        return await self.client.request(method, path, data=data, headers=sent)
+
+    async def new_client(self, reference: str = "c-1", **fields: object) -> dict[str, object]:
+        """A client made known; returns its view."""
+        body = {
+            "reference": reference,
+            "brand": "northgate",
+            "country": "DE",
+            "currency": "EUR",
+            **fields,
+        }
+        answer = await self.call("POST", "/v1/clients", body)
+        assert answer.status == 201, await answer.text()
+        return dict(await answer.json())
+
+    async def move(
+        self, client: Mapping[str, object], to: str, *, token: str | None = None, **fields: object
+    ) -> aiohttp.ClientResponse:
+        """Ask for a move at the version the view shows."""
+        body = {"to": to, "expected_version": client["version"], "reason": "test", **fields}
+        return await self.call("POST", f"/v1/clients/{client['id']}/moves", body, token=token)
+
+    async def walk(self, client: Mapping[str, object], *states: str) -> dict[str, object]:
+        """Move through states that need nobody else; returns the last view."""
+        view = dict(client)
+        for state in states:
+            answer = await self.move(view, state)
+            assert answer.status == 200, await answer.text()
+            view = dict(await answer.json())
+        return view
+
+    async def rows(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        """What the tables hold."""
+        return list(await self.pool.fetch(sql, *arguments))
+
+
+@asynccontextmanager
+async def serving(
+    database: Database,
+    pool: asyncpg.Pool,
+    redis: Redis,
+    limits: Limits | None = None,
+) -> AsyncIterator[Api]:
+    """Put the application together and serve it on a free loopback port."""
+    clock = Clock()
+    ids = Ids(lambda: int((time.time() + clock.skew_s) * 1000), os.urandom)
+    lane = Lane("tests", lambda: asyncpg.connect(database.daemon_dsn), Numbers(), time.monotonic)
+    granted, findings = access.compile(BOOK)
+    assert not findings
+    emit = Emitter(clock.now)
+    flow = onboarding.Onboarding(lane, pool, BOOK, ids, emit, clock.now)
+    deposits = FakeDeposits(lane)
+
+    async def refresh() -> None:
+        """Nothing to ask."""
+
+    parts = Parts(
+        pool=pool,
+        keys=Keys(pool, granted, PEPPER, clock.monotonic),
+        limiter=Limiter(redis, limits or Limits(10_000, 10_000), clock.monotonic),
+        rulebook=BOOK,
+        ids=ids,
+        now=clock.now,
+        monotonic=clock.monotonic,
+        deposits=deposits,
+        accounts=FakeAccounts(),
+        onboarding=flow,
+        approving=Approving(lane, pool, ids, emit, flow.appliers, clock.now),
+        subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now, clock.now),
+        sessions=lambda: (),
+        readiness=lambda: Readiness("ready"),
+        metrics=GatewayMetrics(CollectorRegistry()),
+        refresh_metrics=refresh,
+        version="0",
+    )
+    writing = asyncio.create_task(lane.run())
+    try:
+        async with TestClient(TestServer(build(parts))) as client:
+            maker = keys.KeyMaker(granted, ids, os.urandom, PEPPER)
+            yield Api(client, parts, pool, clock, lane, deposits, maker)
+    finally:
+        lane.close()
+        async with asyncio.timeout(10):
+            await writing
+
+
+def open_redis(url: str) -> Redis:
+    """A client that gives up at once, as the daemon's does."""
+    return Redis.from_url(
+        url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0), decode_responses=True
+    )
+
+
+@pytest_asyncio.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty Redis."""
+    client = open_redis(redis_url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@pytest_asyncio.fixture
+async def api(database: Database, pool: asyncpg.Pool, redis: Redis) -> AsyncIterator[Api]:
+    """The API with limits that no test reaches by accident."""
+    async with serving(database, pool, redis) as serves:
+        yield serves
+
+
+__all__ = ["Amount", "Api", "serving"]

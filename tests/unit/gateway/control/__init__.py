@@ -1,0 +1,1 @@
+"""Control as values: access, approvals, idempotency."""

@@ -1,0 +1,1 @@
+"""HTTP as values: bodies, problems, fingerprints, limits, the description."""

@@ -1,0 +1,1 @@
+"""Clients as values: states, moves, what each permits."""
