@@ -45,6 +45,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     sql: str
     sha256: str  # of the file's whole bytes, hexadecimal
+    line: int = 1  # of the file, where `sql` begins
     transactional: bool = True
 
     @property
@@ -174,7 +175,8 @@ def read_migration(package: str, version: int, name: str, content: bytes) -> Mig
     """
     text = content.decode("utf-8")
     up = _UP.search(text)
-    body = text[up.end() :] if up else text
+    start = up.end() if up else 0
+    body = text[start:]
     if down := _DOWN.search(body):
         body = body[: down.start()]
     return Migration(
@@ -182,6 +184,7 @@ def read_migration(package: str, version: int, name: str, content: bytes) -> Mig
         version=version,
         name=name,
         sql=body,
+        line=text.count("\n", 0, start) + 1,
         sha256=hashlib.sha256(content).hexdigest(),
         transactional=not (up and "transaction:false" in up[1]),
     )
@@ -230,8 +233,16 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
         else:
             await _run(connection, migration)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"{migration.label} failed: {error}") from error
+        raise MigrationError(f"{migration.label}{_place(migration, error)}: {error}") from error
     await connection.execute(q.RESET_SETTINGS)
+
+
+def _place(migration: Migration, error: Exception) -> str:
+    """Return the line of the file that PostgreSQL objects to, as `:12`, where it says so."""
+    position: str | None = getattr(error, "position", None)
+    if position is None:
+        return ""
+    return f":{migration.line + migration.sql.count(chr(10), 0, int(position) - 1)}"
 
 
 async def _run(connection: asyncpg.Connection, migration: Migration) -> None:

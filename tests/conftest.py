@@ -3,6 +3,8 @@
     database    a migrated database of this test's own; `.connect()`, `.daemon_dsn`, `.owner_dsn`
     pool        an asyncpg pool on it as the daemon's role
     redis_url   an empty Redis
+    durable     servers of this test's own with durability on, to be killed and restarted with
+                `tests.support.servers.kill` and `restart`; their database is migrated
 
 `--postgres=embedded|system|DSN` chooses the PostgreSQL; tests that use one bear the marker
 `postgres`, so `pytest --postgres=system -m postgres` repeats them on the system's.
@@ -20,7 +22,8 @@ import pytest
 import pytest_asyncio
 from redis import asyncio as redis_client
 
-from gateway.servers import EmbeddedSettings
+from gateway.migrate import migrate
+from gateway.servers import EmbeddedSettings, Servers
 from tests.support.servers import (
     Cluster,
     Database,
@@ -60,19 +63,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
-    """One PostgreSQL for the session, with a template of this build's schema."""
+    """One PostgreSQL for the session, of the kind that was asked for."""
     choice: str = pytestconfig.getoption("--postgres")
     if choice == "system" and system_postgres() is None:
         pytest.skip("no PostgreSQL >= 15 among the system's programs")
     with cluster(choice) as server:
-        asyncio.run(make_template(server))
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated_cluster(postgres_cluster: Cluster) -> Cluster:
+    """The same server, with a template database of this build's schema."""
+    asyncio.run(make_template(postgres_cluster))
+    return postgres_cluster
+
+
 @pytest_asyncio.fixture
-async def database(postgres_cluster: Cluster) -> AsyncIterator[Database]:
+async def database(migrated_cluster: Cluster) -> AsyncIterator[Database]:
     """A fresh database at this build's schema."""
-    async with fresh_database(postgres_cluster) as fresh:
+    async with fresh_database(migrated_cluster) as fresh:
         yield fresh
 
 
@@ -90,6 +99,20 @@ async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
         database.daemon_dsn, min_size=1, max_size=10, command_timeout=30
     ) as opened:
         yield opened
+
+
+@pytest.fixture
+def durable() -> Iterator[Servers]:
+    """A PostgreSQL and a Redis of this test's own that keep every promise over a crash."""
+    folder = open_folder()
+    settings = EmbeddedSettings(state_folder=folder / "state", outside=folder / "outside")
+    try:
+        with running(settings) as servers:
+            assert servers.postgres is not None
+            asyncio.run(migrate(servers.postgres.owner_dsn))
+            yield servers
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.servers.privileges import Account, ServersError, can_enter, identity
+from gateway.servers.privileges import Account, ServersError, can_enter, identity, passable_folder
 from gateway.servers.supervisor import clean_environment
 
 PROBE_TIMEOUT_S: Final = 20.0
@@ -135,15 +135,15 @@ def read_version(said: str) -> str:
     return match[1]
 
 
-def reachable(binaries: Binaries, account: Account) -> bool:
-    """Say whether `account` can run the programs where they are, by running them as that user.
+def why_not(binaries: Binaries, account: Account) -> str:
+    """Return why `account` cannot run the programs where they are; "" when it can.
 
-    A program that starts has found its libraries too.
+    Found out by running them as that user: a program that starts has its libraries too.
     """
     if not account.dropped:
-        return True
+        return ""
     if not can_enter(binaries.path.parent, account):
-        return False
+        return f"user {account.name!r} cannot reach {binaries.path.parent}"
     try:
         for name in binaries.programs:
             subprocess.run(
@@ -155,9 +155,9 @@ def reachable(binaries: Binaries, account: Account) -> bool:
                 env=clean_environment(os.environ),
                 **identity(account),
             )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"user {account.name!r} cannot run {binaries.path.parent}: {error}"
+    return ""
 
 
 def place(binaries: Binaries, account: Account, shelf: Path) -> tuple[Binaries, str]:
@@ -165,22 +165,21 @@ def place(binaries: Binaries, account: Account, shelf: Path) -> tuple[Binaries, 
 
     shelf  folder for copies, one per package and version, made once; root's own
     """
-    if reachable(binaries, account):
+    if not (reason := why_not(binaries, account)):
         return binaries, ""
+    passable_folder(shelf.parent, account)
+    passable_folder(shelf, account)
     target = shelf / f"{binaries.package}-{binaries.version}"
     if not target.is_dir():
         _copy(binaries, target)
     copied = msgspec.structs.replace(binaries, base=target)
-    if not reachable(copied, account):
-        raise ServersError(
-            f"user {account.name!r} can run neither {binaries.path} nor {copied.path}"
-        )
-    return copied, f"user {account.name!r} cannot run {binaries.path}: copied to {target}"
+    if still := why_not(copied, account):
+        raise ServersError(f"{reason}; and a copy does not help: {still}")
+    return copied, f"{reason}: copied to {target}"
 
 
 def _copy(binaries: Binaries, target: Path) -> None:
     """Copy the parts beside `target` first and rename them: a copy is whole or absent."""
-    _make_shelf(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as room:
         whole = Path(room) / "whole"
         whole.mkdir()
@@ -200,15 +199,6 @@ def _copy_part(source: Path, target: Path) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-
-
-def _make_shelf(shelf: Path) -> None:
-    shelf.parent.mkdir(mode=0o711, exist_ok=True)
-    try:
-        shelf.mkdir(mode=0o755)
-    except FileExistsError:
-        return
-    shelf.chmod(0o755)
 
 
 def _open_for_reading(tree: Path) -> None:

@@ -23,6 +23,7 @@ UNPRIVILEGED: Final = ("postgres", "nobody")
 """
 
 PRIVATE: Final = 0o700
+PASSABLE: Final = 0o711
 
 
 class ServersError(Exception):
@@ -97,6 +98,26 @@ def _may_traverse(status: os.stat_result, account: Account) -> bool:
     if status.st_gid == account.gid:
         return bool(status.st_mode & stat.S_IXGRP)
     return bool(status.st_mode & stat.S_IXOTH)
+
+
+def passable_folder(path: Path, account: Account) -> Path:
+    """Make `path` a folder of ours that others may pass through, but not list; return it.
+
+    raises  ServersError where others could write to it, or `account` cannot reach it
+    """
+    try:
+        path.mkdir(mode=PASSABLE)
+        path.chmod(PASSABLE)  # mkdir's mode is subject to the umask
+    except FileExistsError:
+        pass  # its mode is its owner's choice; it only has to do
+    except OSError as error:
+        raise ServersError(f"{path} cannot be made: {error}") from None
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ServersError(f"{path} must belong to us and be writable by nobody else")
+    if not can_enter(path, account):
+        raise ServersError(f"user {account.name!r} cannot reach {path}")
+    return path
 
 
 def private_folder(path: Path, *, uid: int, gid: int) -> Path:

@@ -24,6 +24,7 @@ from gateway.servers.privileges import (
     Account,
     ServersError,
     can_enter,
+    passable_folder,
     private_folder,
 )
 
@@ -67,12 +68,15 @@ def open_state(
     if not account.dropped or (can_enter(wanted, account) and not elsewhere.exists()):
         _make_state_folder(wanted, account)
         return State(folder=wanted, account=account, random_bytes=random_bytes, notes=_who(account))
-    _make_outside(outside, account)
+    passable_folder(outside, account)
     _make_state_folder(elsewhere, account)
     (elsewhere / "origin").write_text(f"{wanted}\n")
-    note = (
-        f"user {account.name!r} cannot reach {wanted}: the servers keep their data in {elsewhere}"
+    because = (
+        "where an earlier start put it"
+        if can_enter(wanted, account)
+        else f"because user {account.name!r} cannot reach {wanted}"
     )
+    note = f"the servers keep their data in {elsewhere}, {because}"
     notes = (*_who(account), note)
     return State(folder=elsewhere, account=account, random_bytes=random_bytes, notes=notes)
 
@@ -84,7 +88,7 @@ def _who(account: Account) -> tuple[str, ...]:
 def _make_state_folder(folder: Path, account: Account) -> None:
     """Make the folder, 0700; where another user runs the servers, its group may pass through.
 
-    A folder that exists keeps its mode: everything inside it is private by itself.
+    A folder that holds something already keeps its mode: all that we put into it is private.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,30 +100,20 @@ def _make_state_folder(folder: Path, account: Account) -> None:
                 f"{folder} is not a folder of user {os.geteuid()}: use the user it was made "
                 "with, or set another embedded.state_folder"
             ) from None
+        if not any(folder.iterdir()):
+            _close_to_others(folder, account)
     except OSError as error:
         raise ServersError(f"the state folder {folder} cannot be made: {error}") from None
     else:
-        if account.dropped:
-            os.chown(folder, os.geteuid(), account.gid)
-            folder.chmod(0o710)
+        _close_to_others(folder, account)
     if not can_enter(folder, account):
         raise ServersError(f"user {account.name!r} cannot reach the state folder {folder}")
 
 
-def _make_outside(outside: Path, account: Account) -> None:
-    """Make the folder that holds root's state folders: passable, not listable."""
-    try:
-        outside.mkdir(mode=0o711)
-        outside.chmod(0o711)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ServersError(f"{outside} cannot be made: {error}") from None
-    status = outside.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ServersError(f"{outside} must belong to us and be writable by nobody else")
-    if not can_enter(outside, account):
-        raise ServersError(f"user {account.name!r} cannot reach {outside}")
+def _close_to_others(folder: Path, account: Account) -> None:
+    if account.dropped:
+        os.chown(folder, os.geteuid(), account.gid)
+    folder.chmod(0o710 if account.dropped else 0o700)
 
 
 @contextmanager

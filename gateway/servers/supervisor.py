@@ -61,6 +61,7 @@ class Supervisor:
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self.serving = False  # it answered since its present life began
 
     @property
     def pid(self) -> int:
@@ -126,11 +127,22 @@ class Supervisor:
         await end_processes(self._program)
         for path in self._program.stale:
             path.unlink(missing_ok=True)
-        self._process = await asyncio.to_thread(spawn, self._program)
+        self.serving = False
         try:
+            await self._spawn()
             await self._wait_ready()
         except BaseException:
             await self._end()
+            raise
+        self.serving = True
+
+    async def _spawn(self) -> None:
+        """Start the process; being cancelled meanwhile does not lose sight of it."""
+        spawning = asyncio.ensure_future(asyncio.to_thread(spawn, self._program))
+        try:
+            self._process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            self._process = await spawning
             raise
 
     async def _wait_ready(self) -> None:
@@ -155,6 +167,7 @@ class Supervisor:
         if process is not None:
             await asyncio.to_thread(process.wait)
             self._process = None
+        self.serving = False
 
 
 def spawn(program: Program) -> subprocess.Popen[bytes]:

@@ -79,11 +79,18 @@ async def test_a_database_newer_than_the_build_is_refused(empty_database: Databa
 async def test_a_failing_file_leaves_nothing_behind(empty_database: Database) -> None:
     """A file is one transaction: what it did before its error is undone, and it is not recorded."""
     broken = (*SOME[:2], step(3, "CREATE TABLE demo.half (n int); SELECT 1/0"))
-    with pytest.raises(MigrationError, match="ledger/0003_step failed: division by zero"):
+    with pytest.raises(MigrationError, match="ledger/0003_step: division by zero"):
         await migrate(empty_database.owner_dsn, migrations=broken)
     connection = await empty_database.connect(owner=True)
     assert await connection.fetchval("SELECT to_regclass('demo.half')") is None
     assert await migrate(empty_database.owner_dsn, migrations=SOME) == ["gateway/0001_step"]
+
+
+async def test_a_mistake_is_named_with_its_line(empty_database: Database) -> None:
+    """Whoever wrote the file is sent to the line, counted in the file with its header."""
+    sql = "-- migrate:up\nSELECT 1;\nCREATE TABLE only (n int)\n-- migrate:down\n"
+    with pytest.raises(MigrationError, match="ledger/0001_step:3: syntax error"):
+        await migrate(empty_database.owner_dsn, migrations=(step(1, sql),))
 
 
 async def test_a_file_may_not_end_the_transaction_itself(empty_database: Database) -> None:

@@ -21,11 +21,12 @@ import msgspec
 import pytest
 from redis import asyncio as redis_client
 
+from gateway.migrate import check
 from gateway.servers import EmbeddedSettings, PostgresServer, Servers, ServersError, embedded
 from gateway.servers.binaries import find_postgres, place
 from gateway.servers.privileges import Account, can_enter, choose_account, identity
 from gateway.servers.supervisor import clean_environment
-from tests.support.servers import open_folder
+from tests.support.servers import kill, open_folder, restart
 
 ROOT = os.geteuid() == 0
 WAIT_S = 60.0
@@ -188,6 +189,20 @@ async def test_a_killed_postgres_comes_back_with_what_was_committed(room: Path) 
         assert await stored(postgres_of(servers).owner_dsn) == [7]
 
 
+async def test_the_ground_for_crash_tests_restarts_servers(durable: Servers) -> None:
+    """A test may kill or restart a server beside its own loop, and goes on when it serves."""
+    connection = await asyncpg.connect(postgres_of(durable).daemon_dsn)
+    assert await check(connection) == []
+    await connection.close()
+    await store(postgres_of(durable).owner_dsn, 1)
+    for disturb in (kill, restart):
+        await disturb(durable, "postgres")
+        await disturb(durable, "redis")
+        connection = await asyncpg.connect(postgres_of(durable).daemon_dsn)
+        await connection.close()
+    assert await stored(postgres_of(durable).owner_dsn) == [1]
+
+
 async def test_a_killed_redis_comes_back_with_what_was_acknowledged(room: Path) -> None:
     """`kill -9` of the server: the append-only file brings the keys back."""
     settings = settings_in(room, want_postgres=False, want_redis=True)
@@ -210,6 +225,7 @@ async def test_a_killed_redis_comes_back_with_what_was_acknowledged(room: Path) 
 PARENT = """
 import asyncio, codecs, os, sys
 import asyncpg, msgspec
+from gateway.migrate import check
 from gateway.servers import EmbeddedSettings, embedded
 
 async def main():
@@ -491,6 +507,21 @@ async def test_an_interrupted_first_start_is_begun_again(room: Path) -> None:
     async with embedded(settings_in(room)) as servers:
         await store(postgres_of(servers).owner_dsn, 1)
     assert not data.with_name("data.new").exists()
+
+
+async def test_a_state_folder_with_other_things_in_it_keeps_its_mode(room: Path) -> None:
+    """An empty folder becomes private; one that is used for more is the user's own affair."""
+    empty, used = room / "empty", room / "used"
+    for folder in (empty, used):
+        folder.mkdir()
+        folder.chmod(0o755)
+    (used / "notes").write_text("mine\n")
+    for folder in (empty, used):
+        async with embedded(settings_in(room, state_folder=folder)):
+            pass
+    assert stat.S_IMODE(empty.stat().st_mode) == (0o710 if ROOT else 0o700)
+    assert stat.S_IMODE(used.stat().st_mode) == 0o755
+    assert stat.S_IMODE((used / "postgres").stat().st_mode) == 0o700
 
 
 async def test_a_server_that_cannot_start_says_why(room: Path) -> None:

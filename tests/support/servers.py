@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -43,7 +44,7 @@ VOLATILE: Final[Mapping[str, str]] = {
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """A PostgreSQL server whose template database bears the schema of this build."""
+    """A PostgreSQL server that tests make their databases on."""
 
     owner_dsn: str  # a superuser's, to any database of the server
     daemon_dsn: str
@@ -131,7 +132,7 @@ def running(settings: EmbeddedSettings) -> Iterator[Servers]:
 
 @contextlib.contextmanager
 def cluster(choice: str) -> Iterator[Cluster]:
-    """Offer a migrated server: `embedded`, `system` (which must be there), or an owner's DSN."""
+    """Offer a server: `embedded`, `system` (which must be there), or an owner's DSN."""
     if choice not in {"embedded", "system"}:
         yield Cluster(owner_dsn=choice, daemon_dsn=asyncio.run(_open_daemon(choice)))
         return
@@ -217,3 +218,23 @@ async def _administer(server: Cluster, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def kill(servers: Servers, name: str) -> None:
+    """Kill a server (`postgres` or `redis`) with SIGKILL; return when its next life serves."""
+    await _next_life(servers, name, signal.SIGKILL)
+
+
+async def restart(servers: Servers, name: str) -> None:
+    """End a server in order, as an operator would; return when its next life serves."""
+    await _next_life(servers, name, signal.SIGINT if name == "postgres" else signal.SIGTERM)
+
+
+async def _next_life(servers: Servers, name: str, number: signal.Signals) -> None:
+    supervisor = servers.supervisors[name]
+    before = supervisor.pid
+    assert before, f"{name} does not run"
+    os.kill(before, number)
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while supervisor.pid in {0, before} or not supervisor.serving:
+            await asyncio.sleep(0.02)
