@@ -64,7 +64,7 @@ PEERS: list[Peer] = []  # so that `answering` can note what arrives
 
 
 def answering(*answers: bytes, reset: bool = False) -> Serve:
-    """Read a request and write an answer, as often as there are answers; then end the connection."""
+    """Read a request and write an answer, as often as there are answers; then end."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for text in answers:
