@@ -23,7 +23,7 @@ test: $(READY)  ## Run every test but the soak tests
 
 check: $(READY)  ## Check format, lint, types, imports, house rules and unit tests
 	@echo "format";  $(BIN)/ruff format --quiet --check . || { echo "run 'make format'"; exit 1; }
-	@echo "lint";    $(BIN)/ruff check --quiet .
+	@echo "lint";    $(BIN)/ruff check --quiet --output-format concise .
 	@echo "types";   $(BIN)/mypy --no-error-summary
 	@echo "imports"; $(BIN)/lint-imports --no-logo
 	@echo "house rules and unit tests"; $(BIN)/python -m pytest -q tests/house tests/unit
