@@ -13,16 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import asyncpg
 import msgspec
 
 from bridge import reads as bridge_reads
 from bridge.states import Account, AccountState
-from config.log import event
 from gateway.control import idempotency
-from gateway.control.access import Caller
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem, finished
 from gateway.control.refusals import Refusal, not_found
@@ -456,9 +454,8 @@ class Deposits:
         found = await reads.payment(conn, payment_id)
         return None if found is None else found[0].entity
 
-    async def explain(self, caller: Caller, order: NewDeposit) -> RouteView:
+    async def explain(self, command: Command, order: NewDeposit) -> RouteView:
         """The way this deposit would take now, with a verdict for every provider left out."""
-        command = Command(caller, "", "", self._composer.now())
         prepared = await self._prepare(command, order)
         return route_view(prepared.route, prepared.payment.amount)
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +27,7 @@ from ledger.units import Change, Kind, Left, Step, Unit, Why
 
 SET = Kind("gateway.subscriber.set", Step.INSERT, q.SET_SUBSCRIBER)
 URL_CHARACTERS_MAX = 2000
+CLAIM_ANSWERED = timedelta(seconds=30)
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -120,7 +121,7 @@ class WebhooksOut:
             async with self._http.post(
                 url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as answer:
-                if answer.status // 100 == 2:  # noqa: PLR2004 any 2xx means heard
+                if answer.status // 100 == 2:
                     return Ended("done")
                 return Again(f"answered {answer.status}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -137,14 +138,12 @@ class Subscriptions:
         ids: Ids,
         key: bytes,
         now: Callable[[], datetime],
-        answering: Callable[[], datetime],
     ) -> None:
         self._lane = lane
         self._pool = pool
         self._ids = ids
         self._key = key
         self._now = now
-        self._answering = answering
 
     async def set(self, command: Command, order: SubscriptionOrder) -> Subscription:
         """Name one's address; returns the secret its webhooks are signed with from now on.
@@ -176,7 +175,7 @@ class Subscriptions:
             raise Refusal("event-waiting", f"event {no} is on its way already")
         now = self._now()
         move = Change(MOVE, (str(row["id"]), row["version"], "waiting", 0, now, None, ""))
-        claim = claimed(idem, str(no), "", now, self._answering(), answer)
+        claim = claimed(idem, str(no), "", now, now + CLAIM_ANSWERED, answer)
         audit = audited(command, "event.resend", f"{lane}/{no}", self._ids.new("AU"))
         left = await self._lane.submit(Unit((claim, move, audit)))
         if not isinstance(left, Left):

@@ -1,0 +1,538 @@
+"""The composition root: the one place where objects meet.
+
+Knows what is opened, in which order, and what is closed before what. Refuses to decide anything:
+it calls constructors and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import asyncpg
+import msgspec
+import uvloop
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+import bridge.mapping
+import router.rules
+from bridge.credit import Crediting
+from bridge.pool import Pool
+from bridge.provision import Provisioner, new_passwords
+from bridge.session import Server, SessionState, SessionStatus
+from config.findings import Finding
+from config.log import event, set_up
+from config.rulebook import Rulebook
+from config.settings import PlatformServer, Settings, peers
+from gateway import migrate
+from gateway.control import access, items, keys
+from gateway.control import rulebook as rulebooks
+from gateway.control.audit import Command
+from gateway.flows import queries as flow_queries
+from gateway.flows.approving import Approving
+from gateway.flows.crediting import Crediter, Limits
+from gateway.flows.deposit import Deposits
+from gateway.flows.onboarding import Onboarding
+from gateway.flows.outbox import Emitter, Outbox
+from gateway.flows.platform import Platform
+from gateway.flows.provisioning import AccountMaker, Accounts
+from gateway.flows.refunds import Refunds
+from gateway.flows.resolving import Resolver
+from gateway.flows.settlement import Composer
+from gateway.flows.webhooks_out import Subscriptions, WebhooksOut
+from gateway.http import app
+from gateway.http.auth import Keys
+from gateway.http.limits import Limiter
+from gateway.http.limits import Limits as RequestLimits
+from gateway.http.parts import Parts
+from gateway.lifecycle import Lifecycle
+from gateway.metrics import GatewayMetrics, watch_loop
+from gateway.owners import LIMIT_S, Ownership
+from gateway.servers import EmbeddedSettings, ServersError, embedded
+from ledger import queries as ledger_queries
+from ledger.connections import connect_writer
+from ledger.ids import Ids
+from ledger.journal import Numbers
+from ledger.lane import Lane, LaneLimits
+from ledger.units import Change
+from router.attempts import Attempts, terminals
+from router.health import Breakers
+from router.psp.connector import load_connectors
+from router.psp.transport import Transport, open_transport
+from router.taxonomy import load as load_taxonomy
+
+log = logging.getLogger("gateway.daemon")
+
+T = TypeVar("T")
+READ_STATEMENT_S: Final = 10.0
+
+
+class CannotStart(Exception):
+    """The process refuses to start; the message says what to do. Findings name file and line."""
+
+    def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """The servers this process uses. Their passwords are in them: never logged."""
+
+    dsn: str
+    owner_dsn: str
+    redis_url: str
+    notes: tuple[str, ...] = ()
+
+
+class Clocks(msgspec.Struct, frozen=True):
+    """Time and chance for every constructor."""
+
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    boot_time: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+
+
+def real_clocks() -> Clocks:
+    """The machine's own."""
+    return Clocks(
+        now=partial(datetime.now, UTC),
+        monotonic=time.monotonic,
+        boot_time=partial(time.clock_gettime, time.CLOCK_BOOTTIME),
+        random_bytes=os.urandom,
+    )
+
+
+@asynccontextmanager
+async def open_servers(settings: Settings, *, fresh: bool = False) -> AsyncIterator[Addresses]:
+    """The configured servers, or our own where none is configured."""
+    dsn, url = settings.database.dsn.reveal(), settings.redis.url.reveal()
+    wanted = EmbeddedSettings(
+        state_folder=Path(settings.embedded.state_folder).absolute(),
+        want_postgres=not dsn,
+        want_redis=not url,
+        fresh=fresh,
+        run_as=settings.embedded.run_as or None,
+        start_timeout_s=settings.embedded.start_timeout_s,
+    )
+    if dsn and url:
+        yield Addresses(dsn, settings.database.owner_dsn.reveal(), url)
+        return
+    async with embedded(wanted) as servers:
+        owner = settings.database.owner_dsn.reveal()
+        if servers.postgres is not None:
+            dsn, owner = servers.postgres.daemon_dsn, servers.postgres.owner_dsn
+        if servers.redis is not None:
+            url = servers.redis.url
+        yield Addresses(dsn, owner, url, servers.notes)
+
+
+async def serve(
+    settings: Settings,
+    book: Rulebook,
+    *,
+    adopt: bool = False,
+    fresh: bool = False,
+    migrates: bool = False,
+    announce: Callable[[str, Addresses], Awaitable[None]] | None = None,
+    life: Lifecycle | None = None,
+) -> None:
+    """One life of the daemon, until a signal or `life.stop`.
+
+    migrates  bring the schema up to date first (the demo does; a broker runs `brokerd migrate`)
+    announce  told the address once requests are taken
+    Raises CannotStart, RulebookDiffers, and whatever bug ends a service.
+    """
+    life = life or Lifecycle()
+    with life.signals():
+        async with open_servers(settings, fresh=fresh) as addresses:
+            for note in addresses.notes:
+                event(log, "servers.note", note=note)
+            if migrates:
+                await migrate.migrate(addresses.owner_dsn)
+            async with open_house(settings, book, addresses, life, adopt=adopt) as house:
+                await house.run(announce)
+
+
+def main(settings: Settings, *, adopt: bool = False) -> int:
+    """`brokerd serve`: the exit code of one life, 0 after an orderly end, 1 when it cannot start."""
+    set_up(settings.log.level, settings.log.form)
+    book, findings = rulebooks.check(Path(settings.rulebook.folder))
+    if book is None:
+        return _refuse("the rulebook cannot be used", findings)
+    try:
+        uvloop.run(serve(settings, book, adopt=adopt))
+    except CannotStart as error:
+        return _refuse(str(error), error.findings)
+    except (rulebooks.RulebookDiffers, ServersError, migrate.MigrationError) as error:
+        return _refuse(str(error), ())
+    return 0
+
+
+def _refuse(why: str, findings: Iterable[Finding]) -> int:
+    event(log, "daemon.cannot_start", logging.ERROR, why=why)
+    for each in findings:
+        place = f"{each.where.file}:{each.where.line}"
+        event(log, "daemon.finding", logging.ERROR, place=place, code=each.code, why=each.message)
+    return 1
+
+
+@asynccontextmanager
+async def open_house(
+    settings: Settings, book: Rulebook, addresses: Addresses, life: Lifecycle, *, adopt: bool
+) -> AsyncIterator[House]:
+    """Check schema and rulebook, open connections, and put the house together."""
+    if wrong := peers(settings, book):
+        raise CannotStart("settings and rulebook do not fit", tuple(wrong))
+    clocks = real_clocks()
+    ids = Ids(lambda: time.time_ns() // 1_000_000, clocks.random_bytes)
+    async with AsyncExitStack() as opened:
+        pool = await opened.enter_async_context(_pool(settings, addresses.dsn))
+        await _agree(pool, book, ids, clocks, adopt=adopt)
+        redis = await opened.enter_async_context(_redis(settings, addresses.redis_url))
+        connections = max([each.connections_max for each in settings.psps.values()], default=1)
+        transport = await opened.enter_async_context(open_transport(connections_max=connections))
+        told = await opened.enter_async_context(aiohttp.ClientSession())
+        house = House(settings, book, addresses, life, clocks, ids, pool)
+        house.assemble(redis, transport, told)
+        yield house
+
+
+@asynccontextmanager
+async def _pool(settings: Settings, dsn: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=settings.database.pool_size,
+        timeout=settings.database.connect_timeout_s,
+        command_timeout=READ_STATEMENT_S,
+        max_inactive_connection_lifetime=0,
+        server_settings={
+            "application_name": "brokerd",
+            "idle_in_transaction_session_timeout": "2s",
+            "statement_timeout": f"{READ_STATEMENT_S:.0f}s",
+        },
+    ) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def _redis(settings: Settings, url: str) -> AsyncIterator[Redis]:
+    client = Redis.from_url(
+        url,
+        socket_timeout=settings.redis.answer_timeout_s,
+        socket_connect_timeout=settings.redis.answer_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def _agree(
+    pool: asyncpg.Pool, book: Rulebook, ids: Ids, clocks: Clocks, *, adopt: bool
+) -> None:
+    """Refuse a wrong schema or another rulebook; open the books of the rulebook's entities."""
+    async with pool.acquire() as conn:
+        if missing := await migrate.check(conn):
+            raise CannotStart(f"run `brokerd migrate` first: {'; '.join(missing)}")
+        why = "adopted at start" if adopt else "first start"
+        command = Command(keys.operator("start"), why, ids.new("CR"), clocks.now())
+        await rulebooks.agree(conn, book, command, ids, adopt=adopt)
+        entities = book.entities
+        await conn.execute(
+            ledger_queries.OPEN_BOOKS, [e.book for e in entities], [e.id for e in entities],
+            [e.currency for e in entities],
+        )  # fmt: skip
+
+
+class House:
+    """Everything put together: plain constructors first, then `run`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        book: Rulebook,
+        addresses: Addresses,
+        life: Lifecycle,
+        clocks: Clocks,
+        ids: Ids,
+        pool: asyncpg.Pool,
+    ) -> None:
+        self.settings = settings
+        self.book = book
+        self.life = life
+        self.clocks = clocks
+        self.ids = ids
+        self.pool = pool
+        self.replica = ids.new("RP")
+        self.metrics = GatewayMetrics(CollectorRegistry())
+        self.metrics.info.labels(book.hash).set(1)
+        self._addresses = addresses
+        self.rulebook = Change(rulebooks.RULEBOOK, (book.hash,))
+        self.emit = Emitter(clocks.now)
+        self.platforms: dict[str, tuple[Ownership, Platform, Pool]] = {}
+        limits = LaneLimits(
+            batch_max=settings.lanes.batch_max,
+            queue_max=settings.lanes.waiting_max,
+            transaction_s=settings.lanes.transaction_limit_s,
+        )
+        connect = partial(connect_writer, addresses.dsn, transaction_s=limits.transaction_s)
+        self.lane = Lane(self.replica, connect, Numbers(), clocks.monotonic, limits, self.metrics)
+
+    def owner(self, name: str) -> Ownership:
+        """A name to own, on a direct connection that the server ends after silence."""
+        return Ownership(name, self.replica, self._connect_owner, self.clocks.boot_time)
+
+    async def _connect_owner(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._addresses.dsn,
+            timeout=LIMIT_S,
+            command_timeout=LIMIT_S,
+            server_settings={
+                "application_name": "brokerd owner",
+                "idle_session_timeout": f"{LIMIT_S:.0f}s",
+                "idle_in_transaction_session_timeout": "2s",
+            },
+        )
+
+    def assemble(self, redis: Redis, transport: Transport, told: aiohttp.ClientSession) -> None:
+        """Build every room from its parts."""
+        self.composer = Composer(
+            self.book.routing, self.replica, self.ids, self.emit, self.clocks.now
+        )
+        self.attempts, breakers = self._attempts(transport)
+        self.outbox_owner = self.owner("outbox")
+        self.outbox = self._outbox(told)
+        self.deposits = Deposits(
+            lane=self.lane, pool=self.pool, rules=_compiled(router.rules.compile(self.book)),
+            rulebook=self.rulebook, breakers=breakers, attempts=self.attempts,
+            composer=self.composer, outbox=self.outbox, ids=self.ids,
+            boot_time=self.clocks.boot_time,
+            answer_within_s=self.settings.http.answer_within_s, wake_transfers=self._wake,
+        )  # fmt: skip
+        self.resolver = Resolver(
+            pool=self.pool, lane=self.lane, deposits=self.deposits, attempts=self.attempts,
+            composer=self.composer,
+        )  # fmt: skip
+        self.mapping = _compiled(bridge.mapping.compile(self.book))
+        for each in self.book.platforms:
+            self._platform(each.id, each.settle_time_s)
+        self.app = app.build(self._parts(redis))
+
+    def _attempts(self, transport: Transport) -> tuple[Attempts, Breakers]:
+        connectors = _compiled(load_connectors(load_taxonomy()))
+        made = _compiled(terminals(self.book, self.settings.psps, connectors))
+        breakers = Breakers(made, self.clocks.monotonic)
+        timeout_s = self.book.routing.answer_timeout_s
+        attempts = Attempts(
+            made, transport, breakers, timeout_s, self.clocks.monotonic, self.metrics
+        )
+        return attempts, breakers
+
+    def _outbox(self, told: aiohttp.ClientSession) -> Outbox:
+        now = self.clocks.now
+        webhooks = WebhooksOut(
+            self.pool, told, self._key(), self.book.outbox.delivery_timeout_s, now,
+            lambda result: self.metrics.deliveries.labels(result).inc(),
+        )  # fmt: skip
+        refunds = Refunds(self.pool, self.attempts, self.outbox_owner, now)
+        handlers = {"subscriber:": webhooks.deliver, "psp:": refunds.handle}
+        return Outbox(
+            self.pool, self.lane, self.outbox_owner, self.book.outbox, handlers, self.ids, now
+        )
+
+    def _key(self) -> bytes:
+        return self.settings.control.pepper.reveal().encode()
+
+    def _platform(self, name: str, settle_time_s: float) -> None:
+        server = platform_server(name, self.settings.platforms[name], settle_time_s)
+        owner = self.owner(f"platform:{name}")
+        now, boot = self.clocks.now, self.clocks.boot_time
+        sessions = Pool(server, now, self.clocks.monotonic, SystemRandom(), self.metrics)
+        lease_s = 2 * (server.call_timeout_s + server.dial_timeout_s) + 1
+        makes = AccountMaker(
+            server=name, replica=self.replica, provisioner=Provisioner(sessions), pool=self.pool,
+            lane=self.lane, ownership=owner, mapping=self.mapping, lease_s=2 * lease_s,
+            ids=self.ids, emit=self.emit,
+            passwords=partial(new_passwords, self.clocks.random_bytes), now=now, boot_time=boot,
+        )  # fmt: skip
+        credits = Crediter(
+            server=name, replica=self.replica, crediting=Crediting(sessions), lane=self.lane,
+            ownership=owner, limits=Limits(lease_s, settle_time_s), ids=self.ids, emit=self.emit,
+            now=now, boot_time=boot,
+        )  # fmt: skip
+        platform = Platform(
+            sessions=sessions, accounts=makes, credits=credits, pool=self.pool,
+            case=self.deposits.case, now=now,
+        )  # fmt: skip
+        self.platforms[name] = (owner, platform, sessions)
+        self.life.watch(f"platform:{name}", partial(_session_trouble, owner, sessions))
+
+    def _wake(self, server: str) -> None:
+        if server in self.platforms:
+            self.platforms[server][1].wake()
+
+    def _sessions(self) -> list[SessionStatus]:
+        """Of the servers we own; the others' owners know theirs."""
+        return [sessions.status() for _, _, sessions in self.platforms.values()]
+
+    def _parts(self, redis: Redis) -> Parts:
+        limits = self.settings.control.limits
+        limiter = Limiter(
+            redis, RequestLimits(limits.requests_per_s, limits.burst), self.clocks.monotonic
+        )
+        self.life.watch("redis", lambda: "lost" if limiter.degraded else "")
+        roles = _compiled(access.compile(self.book))
+        onboarding = Onboarding(
+            self.lane, self.pool, self.book, self.ids, self.emit, self.clocks.now
+        )
+        return Parts(
+            pool=self.pool,
+            keys=Keys(
+                self.pool, roles, self._key(), self.clocks.monotonic,
+                self.settings.control.key_cache_s,
+            ),
+            limiter=limiter, rulebook=self.book, ids=self.ids, now=self.clocks.now,
+            monotonic=self.clocks.monotonic, deposits=self.deposits,
+            accounts=Accounts(
+                lane=self.lane, pool=self.pool, mapping=self.mapping, rulebook=self.rulebook,
+                ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
+            ),
+            onboarding=onboarding,
+            approving=Approving(
+                self.lane, self.pool, self.ids, self.emit, onboarding.appliers, self.clocks.now
+            ),
+            subscriptions=Subscriptions(
+                self.lane, self.pool, self.ids, self._key(), self.clocks.now
+            ),
+            sessions=self._sessions, readiness=self.life.readiness, metrics=self.metrics,
+            refresh_metrics=self._refresh_metrics, version=version("brokerd"),
+            body_bytes_max=self.settings.http.body_bytes_max,
+        )  # fmt: skip
+
+    async def _refresh_metrics(self) -> None:
+        """Gauges that are read from tables when somebody asks."""
+        self.metrics.lane_waiting.set(self.lane.waiting)
+        for part, trouble in self.life.troubles().items():
+            self.metrics.degraded.labels(part).set(1 if trouble else 0)
+        async with self.pool.acquire() as conn:
+            rows = await conn.fetch(flow_queries.DEPTH)
+            self.metrics.outbox([tuple(row) for row in rows], self.clocks.now())
+            self.metrics.items(await items.count_open(conn))
+
+    async def run(
+        self, announce: Callable[[str, Addresses], Awaitable[None]] | None = None
+    ) -> None:
+        """Serve until `life.stop`; then take nothing more, finish within the limit, and end.
+
+        The services are ended in the reverse order of their start, the lane last: whatever they
+        hand in while ending is still written.
+        """
+        lane = asyncio.create_task(self.lane.run(), name="lane")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                services = [tasks.create_task(work, name=name) for name, work in self._services()]
+                async with listening(self.app, self.settings) as address:
+                    self.life.phase = "ready"
+                    event(log, "daemon.ready", address=address, replica=self.replica)
+                    if announce is not None:
+                        await announce(address, self._addresses)
+                    await _first_of(self.life.stop.wait(), lane)
+                    self.life.phase = "draining"
+                    event(log, "daemon.draining")
+                await self._drained()
+                for service in reversed(services):
+                    service.cancel()
+        finally:
+            self.lane.close()
+            await lane
+            event(log, "daemon.gone")
+
+    def _services(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        parts = self.settings.process.roles
+        services: list[tuple[str, Coroutine[Any, Any, None]]] = [
+            ("loop", watch_loop(self.metrics, self.clocks.monotonic)),
+        ]
+        if "api" in parts:
+            services.append(("resolver", self.resolver.run()))
+            services.append(("outbox", self.outbox_owner.run(self.outbox.run)))
+        if "sessions" in parts:
+            for name, (owner, platform, _) in self.platforms.items():
+                services.append((f"platform:{name}", owner.run(platform.run)))
+        return services
+
+    async def _drained(self) -> None:
+        """Let the walks under way end in time; what does not is resumed from its rows."""
+        try:
+            async with asyncio.timeout(self.settings.process.drain_s):
+                await self.deposits.drain()
+        except TimeoutError:
+            event(log, "daemon.walks_left", walks=self.deposits.walks)
+
+
+@asynccontextmanager
+async def listening(application: web.Application, settings: Settings) -> AsyncIterator[str]:
+    """Take requests while the block lasts; those under way are finished before it ends."""
+    runner = web.AppRunner(
+        application, handle_signals=False, access_log=None,
+        keepalive_timeout=settings.http.keep_alive_s,
+        shutdown_timeout=settings.process.drain_s,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def _first_of(stop: Awaitable[object], lane: asyncio.Task[None]) -> None:
+    """Wait for the wish to stop; a lane that ends before it ends everything."""
+    waiting = asyncio.ensure_future(stop)
+    await asyncio.wait({waiting, lane}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def platform_server(name: str, reached: PlatformServer, settle_time_s: float) -> Server:
+    """A platform of the rulebook with the settings of how to reach it."""
+    return Server(
+        id=name, url=reached.url, login=reached.manager_login, password=reached.password,
+        ca_file=reached.ca, settle_time_s=settle_time_s, ping_s=reached.ping_s,
+        dial_timeout_s=reached.dial_timeout_s, call_timeout_s=reached.call_timeout_s,
+        backoff_first_s=reached.back_off_s, backoff_max_s=reached.back_off_max_s,
+    )  # fmt: skip
+
+
+def _session_trouble(owner: Ownership, sessions: Pool) -> str:
+    """A server another replica owns is not ours to worry about."""
+    status = sessions.status()
+    if not owner.held or status.state is SessionState.LIVE:
+        return ""
+    return status.last_error or status.state.value
+
+
+def _compiled(made: tuple[T, list[Finding]]) -> T:
+    compiled, findings = made
+    if findings:
+        raise CannotStart("the rulebook cannot be used: see `brokerd check`", tuple(findings))
+    return compiled
