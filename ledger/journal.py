@@ -35,6 +35,14 @@ class Overtaken(Exception):
     """The lane's row is not where this lane left it: it is gone, or another lane bears the name."""
 
 
+class Book(msgspec.Struct, frozen=True):
+    """One legal entity's set of accounts; `currency` is the one it reports in."""
+
+    id: int
+    entity: str
+    currency: str
+
+
 class Account(msgspec.Struct, frozen=True):
     """A numbered account with the rules of its kind."""
 
@@ -54,12 +62,13 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 def content(entry: Entry) -> bytes:
-    """Sixteen bytes that differ when anything in the entry differs."""
-    said = [entry.book, entry.kind, entry.key, entry.effective.isoformat(), entry.ref]
-    for posting in entry.postings:
-        name = posting.account
-        said += (name.kind, name.owner, name.currency, posting.minor)
-    return hashlib.blake2b("\x1f".join(map(str, said)).encode(), digest_size=16).digest()
+    """Sixteen bytes that differ when anything in the entry differs: BLAKE2b over a JSON array.
+
+    They are compared with what is stored: neither the order nor the form may ever change.
+    """
+    sides = [(p.account.kind, p.account.owner, p.account.currency, p.minor) for p in entry.postings]
+    said = (entry.book, entry.kind, entry.key, entry.effective, entry.ref, sides)
+    return hashlib.blake2b(msgspec.json.encode(said), digest_size=16).digest()
 
 
 class Numbers:
@@ -103,6 +112,19 @@ class Numbers:
                 first = await conn.fetchval(q.ENTRY_IDS)
                 self._ids = iter(range(first, first + ENTRY_ID_BLOCK))
         return ids
+
+
+async def open_books(conn: asyncpg.Connection, books: Sequence[Book]) -> None:
+    """Open the books that are not open yet; raises ValueError when one is open as another's."""
+    columns = [b.id for b in books], [b.entity for b in books], [b.currency for b in books]
+    await conn.execute(q.OPEN_BOOKS, *columns)
+    held = {
+        row["id"]: Book(row["id"], row["entity"], row["currency"])
+        for row in await conn.fetch(q.BOOKS)
+    }
+    for book in books:
+        if held.get(book.id) != book:
+            raise ValueError(f"{book} cannot be opened: the books hold {held.get(book.id)}")
 
 
 async def _open(
@@ -167,6 +189,10 @@ class Page:
         self._postings.extend(rows)
         self._moved.update(before)
         return None
+
+    def balance(self, book: int, account: int) -> tuple[int, int]:
+        """What the account holds with all that was added, debit positive, and its version."""
+        return self._balances[book, account]
 
     def _breaks(self, account: Account, minor: int) -> bool:
         """Whether this side took the account below its floor; what adds to it never does."""
