@@ -113,11 +113,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--listen", default="127.0.0.1:8443", help="Web API over TLS, host:port")
     parser.add_argument("--admin", default="127.0.0.1:8444", help="admin port, host:port")
     parser.add_argument("--state", type=Path, required=True, help="journal file")
-    parser.add_argument("--certificate", type=Path, required=True, help="PEM chain")
-    parser.add_argument("--key", type=Path, required=True, help="PEM private key")
+    parser.add_argument("--certificate", type=Path, help="PEM chain; else made beside the state")
+    parser.add_argument("--key", type=Path, help="PEM private key of the certificate")
     parser.add_argument("--manager", type=int, required=True, help="login of the manager")
     parser.add_argument("--password-file", type=Path, required=True, help="its API password")
     parser.add_argument("--groups", type=Path, help="JSON list of groups")
     parser.add_argument("--idle-s", type=float, default=180.0, help="idle limit of a connection")
     given = vars(parser.parse_args(arguments))
+    if given["certificate"] is None:
+        given |= _throw_away(given["state"].parent)
     serve(Options(**given))
+
+
+def _throw_away(folder: Path) -> dict[str, Path]:
+    """A certificate made now; clients are given `authority.pem` of the same folder."""
+    from bridge.sim.certificate import make_certificate  # noqa: PLC0415 an optional dependency
+
+    made = make_certificate(folder)
+    return {"certificate": made.certificate, "key": made.key}
