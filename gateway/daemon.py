@@ -519,7 +519,7 @@ def platform_server(name: str, reached: PlatformServer, settle_time_s: float) ->
         id=name, url=reached.url, login=reached.manager_login, password=reached.password,
         ca_file=reached.ca, settle_time_s=settle_time_s, ping_s=reached.ping_s,
         dial_timeout_s=reached.dial_timeout_s, call_timeout_s=reached.call_timeout_s,
-        backoff_first_s=reached.back_off_s, backoff_max_s=reached.back_off_max_s,
+        backoff_first_s=reached.backoff_first_s, backoff_max_s=reached.backoff_max_s,
     )  # fmt: skip
 
 

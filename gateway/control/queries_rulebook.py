@@ -27,7 +27,7 @@ SELECT hash, since, version FROM gateway.rulebook_in_force FOR UPDATE
 # Of several replicas that start on an empty database one inserts; the others wait for it here.
 INSERT_IN_FORCE: Final = """
 INSERT INTO gateway.rulebook_in_force (hash, since, version) VALUES ($1, $2, 1)
-ON CONFLICT (only) DO NOTHING RETURNING version
+ON CONFLICT (single) DO NOTHING RETURNING version
 """
 
 MOVE_IN_FORCE: Final = """

@@ -11,7 +11,7 @@ GRANT SELECT, INSERT ON gateway.rulebook TO brokerd_daemon;
 
 -- One row: replicas that decide with another rulebook find their units left out.
 CREATE TABLE gateway.rulebook_in_force (
-    only    boolean     PRIMARY KEY DEFAULT true CHECK (only),
+    single  boolean     PRIMARY KEY DEFAULT true CHECK (single),
     hash    text        NOT NULL REFERENCES gateway.rulebook (hash),
     since   timestamptz NOT NULL,
     version bigint      NOT NULL
