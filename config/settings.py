@@ -89,10 +89,10 @@ class PlatformServer(Section, frozen=True, kw_only=True):
     password: Secret
     ca: str = ""  # a PEM file: only certificates it signed are trusted; empty: the system's
     dial_timeout_s: Seconds = 5.0
-    call_timeout_s: Seconds = 10.0
+    call_timeout_s: Seconds = 15.0
     ping_s: Seconds = 20.0
-    back_off_s: Seconds = 5.0  # before the first new dial; doubles up to the next, with jitter
-    back_off_max_s: Seconds = 120.0
+    backoff_first_s: Seconds = 5.0  # before the first new dial; doubles up to the next, with jitter
+    backoff_max_s: Seconds = 120.0
 
 
 class PspServer(Section, frozen=True, kw_only=True):
@@ -107,8 +107,8 @@ class PspServer(Section, frozen=True, kw_only=True):
 class Limits(Section, frozen=True, kw_only=True):
     """Requests of one caller."""
 
-    requests_per_s: Annotated[float, Meta(gt=0, le=100_000)] = 100.0
-    burst: Count = 200
+    requests_per_s: Annotated[float, Meta(gt=0, le=100_000)] = 200.0
+    burst: Count = 400
 
 
 class Control(Section, frozen=True, kw_only=True):
@@ -125,7 +125,7 @@ class Lanes(Section, frozen=True, kw_only=True):
     """The writer of the books."""
 
     batch_max: Annotated[int, Meta(ge=1, le=5000)] = 500  # units in one transaction
-    waiting_max: Count = 10_000  # units waiting; beyond it callers are told to come back
+    waiting_max: Count = 20_000  # units waiting; beyond it callers are told to come back
     transaction_limit_s: Annotated[float, Meta(gt=0, le=2)] = (
         2.0  # reads as of a time close after it
     )

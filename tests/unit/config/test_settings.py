@@ -262,3 +262,17 @@ def test_settings_reach_whom_the_rulebook_names() -> None:
         ("missing-section", "psps.delta"),
         ("unknown-name", "psps.moon"),
     ]
+
+
+def test_the_operators_document_gives_the_defaults_of_the_example() -> None:
+    """docs/settings.md, the example and the code say the same number for each key."""
+    document = (ROOT / "docs" / "settings.md").read_text()
+    least = right(None, LEAST)
+    sections = {name: getattr(least, name) for name in ("http", "database", "redis", "lanes")}
+    sections |= {"control.limits": least.control.limits}
+    for section, values in sections.items():
+        for key, value in msgspec.structs.asdict(values).items():
+            if isinstance(value, int | float):
+                assert f"| `{section}.{key}` | {value:g} |" in document.replace(
+                    "65536", f"{65536:g}"
+                )
