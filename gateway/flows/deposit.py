@@ -201,8 +201,10 @@ class Deposits:
         attempts = (attempt,) if attempt else ()
         case = Case(payment, attempts, route, prepared.account)
         answering = Answering(idem)
+        told: tuple[Change, ...] = ()
         if attempt is None:
             answering.answer = final_answer(case)
+            told = (self._composer.told(case),)
         until = command.at + timedelta(seconds=self._within_s + ANSWERING_GRACE_S)
         changes = (
             self._rulebook,
@@ -213,6 +215,7 @@ class Deposits:
             *rows.payment_created(payment, route, command.caller.person),
             *rows.decision_stored(payment, route),
             *(rows.attempt_sent(attempt, command.caller.person) if attempt else ()),
+            *told,
             audited(
                 command, "deposit.start", payment.id, self._ids.new("AU"), after=_said(payment)
             ),

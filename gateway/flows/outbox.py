@@ -142,7 +142,8 @@ class Outbox:
 
     async def _due(self) -> list[Row]:
         """Give numbers, then read what is due and not in our hands; [] while the database is away."""
-        room = IN_FLIGHT_MAX - len(self._working)
+        busy = set(self._working)  # as before the read: what ends meanwhile is read as waiting
+        room = IN_FLIGHT_MAX - len(busy)
         try:
             async with self._pool.acquire() as conn:
                 async with conn.transaction():
@@ -155,7 +156,7 @@ class Outbox:
             event(log, "outbox.database_away", why=repr(error))
             await asyncio.sleep(POLL_S)
             return []
-        return [Row(**row) for row in found if row["id"] not in self._working][:room]
+        return [Row(**row) for row in found if row["id"] not in busy][:room]
 
     async def _work(self, row: Row) -> None:
         try:

@@ -60,14 +60,15 @@ class Resolver:
                 await asyncio.sleep(POLL_S)
 
     async def _due(self) -> list[str]:
+        busy = set(self._looking)  # as before the read: what ends meanwhile is read as due
         try:
             async with self._pool.acquire() as conn:
                 await self._apply_parked(conn)
-                due = await reads.due(conn, self._composer.now(), DUE_MAX + len(self._looking))
+                due = await reads.due(conn, self._composer.now(), DUE_MAX + len(busy))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             event(log, "resolver.database_away", why=repr(error))
             return []
-        return [one for one in due if one not in self._looking][:DUE_MAX]
+        return [one for one in due if one not in busy][:DUE_MAX]
 
     async def _look(self, payment_id: str) -> None:
         try:

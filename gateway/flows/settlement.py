@@ -128,11 +128,13 @@ class Composer:
         if not isinstance(step, Finish) or after.state is before.state:
             return Settlement(case, changes, ())
         case, more, booked = self._finish(case, before, after)
-        view = msgspec.json.encode(case.view())
-        told = self._emit(
-            after.caller, f"payment.{after.state.value}", after.id, view, after.correlation
-        )
-        return Settlement(case, (*changes, *more, told), booked, decided=True)
+        return Settlement(case, (*changes, *more, self.told(case)), booked, decided=True)
+
+    def told(self, case: Case) -> Change:
+        """What the calling system hears of a deposit that reached an end."""
+        payment, view = case.payment, msgspec.json.encode(case.view())
+        kind = f"payment.{payment.state.value}"
+        return self._emit(payment.caller, kind, payment.id, view, payment.correlation)
 
     def _charge_next(self, case: Case, step: Charge, changes: tuple[Change, ...]) -> Settlement:
         """The next provider, in the unit that says why the last one failed."""

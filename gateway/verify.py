@@ -1,0 +1,50 @@
+"""Whether the whole house agrees: the books' own invariants, and what the rooms say of each other.
+
+Knows which statement proves what. Refuses to repair anything: it names what is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from gateway import queries_verify as q
+from ledger.chart import ACCOUNTS, ENTRIES
+from ledger.verify import Wrong
+from ledger.verify import verify as verify_books
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+async def run(dsn: str) -> list[Wrong]:
+    """Everything that is wrong, by any role that can read; an empty list is the proof."""
+    conn = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+    try:
+        return [*await verify_books(conn), *await agree(conn)]
+    finally:
+        await conn.close()
+
+
+async def agree(conn: asyncpg.Connection) -> list[Wrong]:
+    """What the rooms say of each other, in one snapshot: it may be taken while they work."""
+    kinds = {name: kind.number for name, kind in ACCOUNTS.items()}
+    deposit, surplus = ENTRIES["deposit"], ENTRIES["deposit_surplus"]
+    transfers = [ENTRIES[name] for name in ("transfer_out", "transfer_done", "transfer_back")]
+    checks: dict[str, tuple[str, list[int]]] = {
+        "credit-off-payment": (q.CREDITS_OFF_PAYMENTS, [deposit]),
+        "credit-off-amount": (q.CREDITED_AMOUNTS, [deposit, kinds["client_wallet"]]),
+        "charge-off-books": (q.CHARGES_OFF_BOOKS, [surplus]),
+        "transfer-off-operation": (q.TRANSFERS_OFF_OPERATIONS, transfers),
+        "platform-off-books": (q.PLATFORM_OFF_BOOKS, [kinds["on_platform"]]),
+        "transit-off-books": (q.TRANSIT_OFF_BOOKS, [kinds["in_transit"]]),
+        "state-off-events": (q.STATES_OFF_EVENTS, []),
+        "outbox-numbers": (q.OUTBOX_NUMBERS, []),
+        "end-untold": (q.UNTOLD_ENDS, []),
+        "key-without-object": (q.KEYS_WITHOUT_OBJECTS, []),
+        "object-without-audit": (q.OBJECTS_WITHOUT_AUDIT, []),
+    }
+    wrong: list[Wrong] = []
+    async with conn.transaction(isolation="repeatable_read", readonly=True):
+        for code, (sql, arguments) in checks.items():
+            rows = await conn.fetch(sql, *arguments)
+            wrong += [Wrong(code, str(row["subject"]), str(row["detail"])) for row in rows]
+    return wrong
