@@ -33,10 +33,16 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """The walk is over. `reason` is a stable code, "" for a plain approval."""
+    """The walk is over.
+
+    reason  a stable code, "" for a plain approval
+    due     when an attempt that is still open must be looked at all the same: money arrived by
+            another one, and what this one charges must be found and paid back
+    """
 
     state: PaymentState
     reason: str = ""
+    due: datetime | None = None
 
 
 Step = Charge | Wait | Finish
@@ -47,33 +53,28 @@ def next_step(
 ) -> Step:
     """What to do with this payment now. `attempts` in any order, all of them."""
     ordered = sorted(attempts, key=lambda attempt: attempt.no)
-    arrived = _arrived(payment, ordered)
+    open_ones = [attempt for attempt in ordered if attempt.state in OPEN]
+    times = [next_due(attempt, policy, now) for attempt in open_ones]
+    due = min((at for at in times if at is not None), default=None)
+    arrived = _arrived(payment, ordered, due)
     if arrived:
         return arrived
-    open_ones = [attempt for attempt in ordered if attempt.state in OPEN]
-    if open_ones:
-        return _wait(open_ones, policy, now)
+    if open_ones:  # blocks everything; when asking about it has an end, a person must look
+        return Wait(due) if due else Finish(PaymentState.REVIEW, "unresolved")
     if payment.state is not PaymentState.IN_PROGRESS:  # decided, or out of the walk: no new charge
         return Finish(PaymentState.DECLINED, payment.reason or _last_reason(ordered))
     return _walk_on(payment, ordered, route, policy, now)
 
 
-def _arrived(payment: Payment, attempts: Sequence[Attempt]) -> Finish | None:
+def _arrived(payment: Payment, attempts: Sequence[Attempt], due: datetime | None) -> Finish | None:
     """Money that came in decides, before anything else."""
     states = {attempt.state for attempt in attempts}
     if AttemptState.APPROVED in states or payment.state is PaymentState.APPROVED:
         late = payment.state is PaymentState.DECLINED
-        return Finish(PaymentState.APPROVED, "late_success" if late else "")
+        return Finish(PaymentState.APPROVED, "late_success" if late else "", due)
     if AttemptState.MISMATCH in states:
-        return Finish(PaymentState.REVIEW, "amount_mismatch")
+        return Finish(PaymentState.REVIEW, "amount_mismatch", due)
     return None
-
-
-def _wait(open_ones: Sequence[Attempt], policy: Routing, now: datetime) -> Wait | Finish:
-    """An open attempt blocks everything; when asking about it has an end, a person must look."""
-    due = [next_due(attempt, policy, now) for attempt in open_ones]
-    times = [at for at in due if at is not None]
-    return Wait(min(times)) if times else Finish(PaymentState.REVIEW, "unresolved")
 
 
 def _walk_on(

@@ -179,10 +179,10 @@ def follow(payment: Payment, step: Step) -> Payment:
 
 def _finish(payment: Payment, step: Finish) -> Payment:
     state = move_payment(payment.state, PAYMENT_EVENTS[step.state])
-    if state is payment.state and payment.due_at is None:
-        return payment
+    if state is payment.state:
+        return due(payment, step.due)
     return replace(
-        payment, state=state, reason=step.reason, due_at=None, version=payment.version + 1
+        payment, state=state, reason=step.reason, due_at=step.due, version=payment.version + 1
     )
 
 

@@ -120,3 +120,14 @@ def test_a_second_approval_is_surplus() -> None:
     """What was charged beyond the attempt that paid is to be refunded."""
     late, paid = attempt(A.APPROVED, 1), attempt(A.APPROVED, 2)
     assert surplus([late, paid], paid.reference) == (late,)
+
+
+def test_an_open_attempt_beside_an_arrived_one_is_still_looked_at() -> None:
+    """A late success ends the walk, but what the next PSP may have charged must be found."""
+    late, open_one = attempt(A.APPROVED, 1), attempt(A.SENT, 2)
+    assert step(late, open_one) == Finish(P.APPROVED, "", after(5))
+    approved = payment(state=P.APPROVED)
+    assert step(late, attempt(A.UNKNOWN, 2), of=approved, seconds=6) == Finish(
+        P.APPROVED, "", after(6)
+    )
+    assert step(late, attempt(A.DECLINED, 2), of=approved) == Finish(P.APPROVED)

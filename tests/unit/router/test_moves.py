@@ -152,6 +152,14 @@ def test_a_finished_payment_is_due_no_more() -> None:
     assert (got.state, got.reason, got.due_at, got.version) == (P.DECLINED, "hard", None, 2)
 
 
+def test_a_finished_payment_stays_due_while_an_attempt_is_open() -> None:
+    """An approved payment leaves the resolver's sight only with its last open attempt."""
+    approved = moves.follow(payment(), Finish(P.APPROVED, "", after(5)))
+    assert (approved.state, approved.due_at) == (P.APPROVED, after(5))
+    rested = moves.follow(approved, Finish(P.APPROVED))
+    assert (rested.state, rested.due_at, rested.version) == (P.APPROVED, None, 3)
+
+
 def test_waiting_moves_only_the_time() -> None:
     """A waiting payment is looked at again when the step says."""
     got = moves.follow(payment(), Wait(after(60)))
