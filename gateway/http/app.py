@@ -29,7 +29,6 @@ from gateway.http.problems import Explanation
 from gateway.http.serving import PUBLIC, RAW, Route, Serving, correlation, unserved
 from gateway.people.views import ClientPage, ClientView, HistoryView, MoveClient, NewClient
 
-
 DESCRIPTION: Final = web.AppKey("description", bytes)
 
 

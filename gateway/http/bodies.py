@@ -42,21 +42,30 @@ class Unstorable(ValueError):
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Read a body; raises Refusal `malformed-json` or `invalid-request`.
 
-    The typed reader goes first and forbids unknown fields, so the second look, for repeated keys
-    and texts that cannot be stored, only ever sees a body of the right shape and depth.
+    The typed reader goes first, so a good body is looked at twice, cheaply: by it for the shape,
+    then for repeated keys and texts no table can store. Whether a bad one is JSON at all is asked
+    before its first wrong field is named.
     """
     try:
         value = decoder.decode(body)
-        _LOOK.decode(body.decode())
     except msgspec.ValidationError as error:
+        _look_at(body)
         found = field_error(str(error))
         raise Refusal("invalid-request", found.message, {"errors": (found,)}) from None
+    except ValueError as error:  # msgspec's DecodeError, and UnicodeDecodeError
+        raise Refusal("malformed-json", str(error)[:200]) from None
+    _look_at(body)
+    return value
+
+
+def _look_at(body: bytes) -> None:
+    try:
+        _LOOK.decode(body.decode())
     except Unstorable as error:
         found = FieldError("$", "field-text", str(error))
         raise Refusal("invalid-request", str(error), {"errors": (found,)}) from None
-    except (ValueError, RecursionError) as error:  # msgspec's DecodeError is a ValueError
+    except (ValueError, RecursionError) as error:
         raise Refusal("malformed-json", str(error)[:200]) from None
-    return value
 
 
 def field_error(message: str) -> FieldError:

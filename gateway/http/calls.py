@@ -14,7 +14,7 @@ from gateway.control.access import Caller
 from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.http.bodies import P, read_params
-from gateway.http.idempotency import HEADER, read_idem
+from gateway.http.idempotency import HEADER, fingerprint, read_key
 from gateway.http.parts import Parts
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -48,13 +48,8 @@ class Call:
     def idem(self) -> Idem:
         """The request's own identity; raises Refusal when it has none."""
         request = self.request
-        return read_idem(
-            request.headers.get(HEADER),
-            self.caller.owner,
-            request.method,
-            request.path,
-            self.body,
-        )
+        key = read_key(request.headers.get(HEADER))
+        return Idem(self.caller.owner, key, fingerprint(request.method, request.path, self.body))
 
     def path(self, name: str) -> str:
         """A variable of the route's path."""

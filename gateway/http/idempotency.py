@@ -9,22 +9,21 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from gateway.control.idempotency import Idem
 from gateway.control.refusals import Refusal
 
 HEADER: Final = "Idempotency-Key"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
 
-def read_idem(header: str | None, owner: str, method: str, path: str, body: bytes) -> Idem:
-    """The identity of a command; raises Refusal when the key is missing or malformed."""
+def read_key(header: str | None) -> str:
+    """The key a command bears; raises Refusal when it is missing or malformed."""
     if header is None:
         raise Refusal("idempotency-key-missing", "this command needs an Idempotency-Key")
     if _KEY.fullmatch(header) is None:
         raise Refusal(
             "idempotency-key-malformed", "an Idempotency-Key is 1 to 128 visible ASCII characters"
         )
-    return Idem(owner, header, fingerprint(method, path, body))
+    return header
 
 
 def fingerprint(method: str, path: str, body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from gateway.control.refusals import Refusal
 from gateway.http import problems
 from gateway.http.bodies import decode
 from gateway.http.calls import Call
-from gateway.http.idempotency import HEADER
+from gateway.http.idempotency import HEADER, read_key
 from gateway.http.parts import Parts
 from ledger.lane import LaneClosed, LaneFull
 
@@ -117,8 +117,8 @@ class Serving:
             call.caller = await parts.keys.caller(request.headers.get("Authorization"))
             need(call.caller, route.scope)
             await parts.limiter.admit(call.caller.owner, reads=route.reads)
-        if route.idempotent and HEADER not in request.headers:
-            call.idem()  # refuses: say so before a word about the body
+        if route.idempotent:
+            read_key(request.headers.get(HEADER))  # refused before a word about the body
         if route.request is not None:
             await self._read(call)
         return await route.handler(call)
@@ -160,7 +160,9 @@ def unserved(no: web.HTTPException, request_id: str) -> web.Response:
     codes = {404: "route-unknown", 405: "method-not-allowed", 413: "body-too-large"}
     code = codes.get(no.status, "malformed-request")
     headers = {"Allow": no.headers["Allow"]} if "Allow" in no.headers else None
-    return problems.problem(code, problems.TABLE[code].title, request_id, headers=headers)
+    response = problems.problem(code, problems.TABLE[code].title, request_id, headers=headers)
+    response.headers[CORRELATION] = request_id
+    return response
 
 
 def _ours(code: str, detail: str, call: Call) -> web.Response:

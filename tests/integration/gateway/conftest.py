@@ -131,6 +131,7 @@ class Api:
     lane: Lane
     deposits: FakeDeposits
     maker: keys.KeyMaker
+    owner: asyncpg.Connection
     tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
     count: int = 0
 
@@ -237,7 +238,7 @@ async def serving(
         accounts=FakeAccounts(),
         onboarding=flow,
         approving=Approving(lane, pool, ids, emit, flow.appliers, clock.now),
-        subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now, clock.now),
+        subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
         sessions=lambda: (),
         readiness=lambda: Readiness("ready"),
         metrics=GatewayMetrics(CollectorRegistry()),
@@ -248,7 +249,8 @@ async def serving(
     try:
         async with TestClient(TestServer(build(parts))) as client:
             maker = keys.KeyMaker(granted, ids, os.urandom, PEPPER)
-            yield Api(client, parts, pool, clock, lane, deposits, maker)
+            owner = await database.connect(owner=True)
+            yield Api(client, parts, pool, clock, lane, deposits, maker, owner)
     finally:
         lane.close()
         async with asyncio.timeout(10):

@@ -20,7 +20,7 @@ from gateway.control.idempotency import (
     stored,
 )
 from gateway.control.refusals import Refusal
-from gateway.http.idempotency import fingerprint, read_idem
+from gateway.http.idempotency import fingerprint, read_key
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 IDEM = Idem("shop", "k", b"f")
@@ -82,7 +82,7 @@ def test_fingerprints_tell_method_path_and_body_apart() -> None:
 def test_a_malformed_key_is_refused(key: str) -> None:
     """A key is 1 to 128 visible ASCII characters."""
     with pytest.raises(Refusal) as no:
-        read_idem(key, "shop", "POST", "/", b"")
+        read_key(key)
     assert no.value.code == "idempotency-key-malformed"
 
 
