@@ -61,7 +61,9 @@ def main() -> None:
 def serve(config: Path | None, *, adopt: bool) -> None:
     """Run the daemon until SIGTERM or Ctrl-C."""
     settings = _settings(config)
-    sys.exit(_entry("gateway.daemon")(settings, adopt=adopt))
+    from gateway.daemon import main as live
+
+    sys.exit(live(settings, adopt=adopt))
 
 
 @cli.command()

@@ -6,22 +6,14 @@ command does there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import quote
 
-import asyncpg
 import msgspec
 
 from config.settings import Settings
-from gateway.servers import EmbeddedSettings, ServersError, embedded
-from gateway.servers.postgres import DAEMON, DATABASE, OWNER, PORT
-from gateway.servers.privileges import choose_account
-from gateway.servers.state import State, open_state, password, socket_folder
-
-CONNECT_TIMEOUT_S = 5.0
+from gateway.servers import OUTSIDE, EmbeddedSettings, embedded, find_running
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -42,55 +34,32 @@ class Reach(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Reach]:
+async def database(settings: Settings, *, outside: Path = OUTSIDE) -> AsyncIterator[Reach]:
     """Reach the database while the block lasts.
 
     A configured one is used as it is. Without one it is that of the daemon that runs on the state
-    folder, or else our own server, started for the length of the block. Raises ServersError.
+    folder, or else our own server, started for the length of the block.
+
+    outside  where root keeps what an unprivileged user could not reach in the checkout
+    raises   ServersError
     """
     if settings.database.dsn:
         yield Reach(settings.database.dsn.reveal(), settings.database.owner_dsn.reveal())
         return
-    running = await _running(settings)
-    if running is not None:
-        yield running
+    wanted = _embedded_settings(settings, outside)
+    if (running := find_running(wanted)) is not None:
+        yield Reach(running.daemon_dsn, running.owner_dsn)
         return
-    async with embedded(_embedded_settings(settings)) as servers:
+    async with embedded(wanted) as servers:
         assert servers.postgres is not None, "it was asked for"
         yield Reach(servers.postgres.daemon_dsn, servers.postgres.owner_dsn, servers.notes)
 
 
-def _embedded_settings(settings: Settings) -> EmbeddedSettings:
+def _embedded_settings(settings: Settings, outside: Path) -> EmbeddedSettings:
     return EmbeddedSettings(
         state_folder=Path(settings.embedded.state_folder),
         run_as=settings.embedded.run_as or None,
         want_redis=False,
+        outside=outside,
         start_timeout_s=settings.embedded.start_timeout_s,
     )
-
-
-async def _running(settings: Settings) -> Reach | None:
-    """The server a daemon runs on the state folder; None where nobody answers there."""
-    wanted = _embedded_settings(settings)
-    if not wanted.state_folder.exists():
-        return None
-    account = choose_account(wanted.run_as, euid=os.geteuid())
-    state = open_state(
-        wanted.state_folder, outside=wanted.outside, account=account, random_bytes=os.urandom
-    )
-    try:
-        reach = Reach(_dsn(state, DAEMON, "daemon"), _dsn(state, OWNER, "owner"))
-    except ServersError:  # no passwords yet: no server has ever run here
-        return None
-    with suppress(OSError, asyncpg.PostgresError):
-        connection = await asyncpg.connect(reach.daemon_dsn, timeout=CONNECT_TIMEOUT_S)
-        await connection.close()
-        return reach
-    return None
-
-
-def _dsn(state: State, user: str, name: str) -> str:
-    sockets, _ = socket_folder(state, "postgres")
-    secret = password(state, f"postgres-{name}", must_exist=True)
-    host = quote(str(sockets), safe="/")
-    return f"postgresql://{user}:{secret}@/{DATABASE}?host={host}&port={PORT}"
