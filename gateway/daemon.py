@@ -170,7 +170,7 @@ async def serve(
 
 
 def main(settings: Settings, *, adopt: bool = False) -> int:
-    """`brokerd serve`: the exit code of one life, 0 after an orderly end, 1 when it cannot start."""
+    """`brokerd serve`: the exit code of one life, 0 after an orderly end, 1 if it cannot start."""
     set_up(settings.log.level, settings.log.form)
     book, findings = rulebooks.check(Path(settings.rulebook.folder))
     if book is None:

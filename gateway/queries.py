@@ -71,4 +71,3 @@ SELECT o.name || '@' || o.epoch FROM gateway.owner o
   JOIN unnest($1::text[]) AS u (value) ON u.value = o.name || '@' || o.epoch
    FOR SHARE OF o
 """
-OWNERS: Final = "SELECT name, epoch, holder, since FROM gateway.owner ORDER BY name"

@@ -37,7 +37,8 @@ POLL_S: Final = 0.25
 class Submit(Protocol):
     """The lane, as flows see it."""
 
-    def submit(self, unit: Unit) -> Awaitable[Done | Left]: ...
+    def submit(self, unit: Unit) -> Awaitable[Done | Left]:
+        """Commit the unit, or leave it out and say why."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +142,7 @@ class Outbox:
             return
 
     async def _due(self) -> list[Row]:
-        """Give numbers, then read what is due and not in our hands; [] while the database is away."""
+        """Give numbers, then read what is due and not in hand; [] while the database is away."""
         busy = set(self._working)  # as before the read: what ends meanwhile is read as waiting
         room = IN_FLIGHT_MAX - len(busy)
         try:

@@ -72,7 +72,6 @@ SELECT lane, state, count(*) AS rows, min(created) AS oldest
 """
 
 SUBSCRIBER: Final = "SELECT caller, version, webhook_url FROM gateway.subscriber WHERE caller = $1"
-SUBSCRIBERS: Final = "SELECT caller, version, webhook_url FROM gateway.subscriber"
 SET_SUBSCRIBER: Final = """
 INSERT INTO gateway.subscriber (caller, webhook_url)
 SELECT u.caller, u.url FROM unnest($1::text[], $2::text[]) AS u (caller, url)

@@ -86,7 +86,7 @@ class Composer:
     def settle(
         self, case: Case, reference: str, outcome: Outcome, source: str, *, inquiry: bool = False
     ) -> Settlement:
-        """What `outcome` of the attempt `reference` asks for; nothing at all when it is old news."""
+        """What `outcome` of the attempt `reference` asks for; nothing at all for old news."""
         now = self.now()
         attempt = next(a for a in case.attempts if a.reference == reference)
         moved = moves.apply(case.payment, attempt, outcome, self.policy, now, inquiry=inquiry)
