@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.control.audit import Command
     from gateway.control.keys import KeyMaker, NewKey
     from ledger.ids import Ids
+    from ledger.verify import Wrong
 
 T = TypeVar("T")
 
@@ -312,12 +313,11 @@ async def _migrate(settings: Settings) -> list[str]:
         return await migrate(reach.owner_dsn)
 
 
-async def _verify(settings: Settings) -> Sequence[Any]:
-    from gateway.local import database
+async def _verify(settings: Settings) -> Sequence[Wrong]:
+    from gateway.verify import run
 
-    async with database(settings) as reach:
-        wrong: Sequence[Any] = await import_module("gateway.verify").run(reach.daemon_dsn)
-        return wrong
+    async with _checked(settings) as dsn:
+        return await run(dsn)
 
 
 async def _add_key(settings: Settings, wish: NewKey, reason: str) -> tuple[str, str]:
@@ -344,18 +344,33 @@ async def _connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     """A connection as the daemon's role to a database whose schemas are of this version."""
     import asyncpg
 
+    async with _checked(settings) as dsn:
+        conn = await asyncpg.connect(dsn, timeout=settings.database.connect_timeout_s)
+        try:
+            yield conn
+        finally:
+            await conn.close()
+
+
+@asynccontextmanager
+async def _checked(settings: Settings) -> AsyncIterator[str]:
+    """The address, as the daemon's role, of a database whose schemas are of this version."""
+    import asyncpg
+
     from gateway.local import database
     from gateway.migrate import MigrationError
     from gateway.migrate import check as check_schema
 
     async with database(settings) as reach:
-        conn = await asyncpg.connect(reach.daemon_dsn, timeout=settings.database.connect_timeout_s)
+        timeout_s = settings.database.connect_timeout_s
+        conn = await asyncpg.connect(reach.daemon_dsn, timeout=timeout_s)
         try:
-            if wrong := await check_schema(conn):
-                raise MigrationError("; ".join(wrong) + ": run `brokerd migrate`")
-            yield conn
+            wrong = await check_schema(conn)
         finally:
             await conn.close()
+        if wrong:
+            raise MigrationError("; ".join(wrong) + ": run `brokerd migrate`")
+        yield reach.daemon_dsn
 
 
 async def _key_maker(

@@ -118,3 +118,18 @@ async def test_commands_ask_for_the_right_schema(empty_database: Database) -> No
     status, _, err = await asyncio.to_thread(brokerd, empty_database.daemon_dsn, "keys", "list")
     assert status == 1
     assert err.endswith("run `brokerd migrate`\n")
+
+
+async def test_verify_proves_the_books_or_says_what_is_wrong(database: Database) -> None:
+    """Nothing wrong is status 0; each finding is a line, and the status is 1."""
+    clean = await asyncio.to_thread(brokerd, database.daemon_dsn, "verify")
+    assert clean == (0, "the books agree\n", "")
+    owner = await database.connect(owner=True)
+    try:
+        await owner.execute("ALTER TABLE ledger.posting DISABLE TRIGGER ALL")
+    finally:
+        await owner.close()
+    status, out, _ = await asyncio.to_thread(brokerd, database.daemon_dsn, "verify")
+    assert status == 1
+    assert out.splitlines()[0] == "code\tsubject\tdetail"
+    assert "posting" in out
