@@ -1,0 +1,116 @@
+"""The gateway's numbers: each is documented, bounded, and observed through the rooms' protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from bridge.pool import Observer as PlatformObserver
+from bridge.session import SessionState
+from gateway.metrics import GatewayMetrics, watch_loop
+from ledger.lane import Observer as LaneObserver
+from router.attempts import Observer as PaymentObserver
+
+DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def exposed(metrics: GatewayMetrics) -> dict[tuple[str, ...], float]:
+    """Samples by name and label values, in the order of the labels' names."""
+    text = asyncio.run(metrics.render()).decode()
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_family_is_documented_and_nothing_else() -> None:
+    """docs/metrics.md lists each family with its type and labels."""
+    rows = re.findall(r"^\| `(brokerd_\w+)` \| (\w+) \| (.*?) \|", DOCS.read_text(), re.MULTILINE)
+    documented = {
+        (name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
+    }
+    metrics = GatewayMetrics(CollectorRegistry())
+    real = {
+        (family.name + ("_total" if family.kind == "counter" else ""), family.kind, family.labels)
+        for family in metrics.families()
+    }
+
+    assert documented == real
+
+
+def test_the_rooms_observers_fit() -> None:
+    """One object serves the lane, the router and the bridge."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    lane: LaneObserver = metrics
+    payments: PaymentObserver = metrics
+    platform: PlatformObserver = metrics
+
+    lane.batch(7, 2, 0.01)
+    payments.attempt_finished("acme", "approved", 0.2)
+    payments.inquiry_finished("acme", "unknown")
+    payments.webhook_checked("acme", "forged")
+    platform.called("mt5-live", "user_add", "ok", 0.1)
+    platform.session_moved("mt5-live", SessionState.LIVE)
+
+    samples = exposed(metrics)
+    assert samples["brokerd_lane_left_total",] == 2
+    assert samples["brokerd_psp_attempts_total", "approved", "acme"] == 1
+    assert samples["brokerd_psp_webhooks_total", "acme", "forged"] == 1
+    assert samples["brokerd_platform_calls_total", "ok", "user_add", "mt5-live"] == 1
+
+
+def test_a_session_is_in_one_state() -> None:
+    """Moving on sets the old state back to 0."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    metrics.session_moved("mt5-live", SessionState.LIVE)
+    metrics.session_moved("mt5-live", SessionState.BACKING_OFF)
+
+    samples = exposed(metrics)
+    states = {
+        key[2]: value for key, value in samples.items() if key[0] == "brokerd_platform_session"
+    }
+    assert states == {"down": 0, "dialling": 0, "live": 0, "backing_off": 1}
+
+
+def test_gauges_of_tables_forget_what_is_gone() -> None:
+    """A lane or a kind without rows is not shown with its last figure."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    metrics.outbox([("subscriber:a", "waiting", 3, AT)], AT + timedelta(seconds=9))
+    metrics.items([("dead", "payments", 2, AT)])
+    first = exposed(metrics)
+    metrics.outbox([], AT)
+    metrics.items([])
+    second = exposed(metrics)
+
+    assert first["brokerd_outbox_oldest_seconds", "subscriber:a"] == 9
+    assert first["brokerd_items_open", "dead", "payments"] == 2
+    assert not [key for key in second if key[0] in {"brokerd_outbox_rows", "brokerd_items_open"}]
+
+
+async def test_the_loops_lag_is_measured() -> None:
+    """A watcher leaves one observation a turn until it is cancelled."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    times = iter([0.0, 0.3, 1.0, 1.01])
+    done = asyncio.Event()
+
+    def monotonic() -> float:
+        try:
+            return next(times)
+        except StopIteration:
+            done.set()
+            return 2.0
+
+    async with asyncio.timeout(10):
+        watching = asyncio.create_task(watch_loop(metrics, monotonic, every_s=0.001))
+        await done.wait()
+        watching.cancel()
+
+    text = (await metrics.render()).decode()
+    assert 'brokerd_event_loop_lag_seconds_bucket{le="0.25"} 1.0' in text
