@@ -42,10 +42,10 @@ log = logging.getLogger("ledger.lane")
 
 # By SQLSTATE or its class. The server or the way to it is unwell: wait and write the batch again.
 UNWELL: Final = ("08", "53", "57P", "58", "25P03", "25006")
-# The transaction took too long: try a smaller one.
-SLOW: Final = ("57014", "25P04")
+# The transaction took too long or waited too long for a lock: try a smaller one.
+SLOW: Final = ("57014", "25P04", "55P03")
 # Two writers met: the same batch may pass at the next try.
-MET: Final = ("40001", "40P01", "55P03")
+MET: Final = ("40001", "40P01")
 GONE: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 ASKING_MAX_S: Final = 5.0
 BAD_VALUE: Final = "22000"
@@ -81,7 +81,8 @@ class LaneLimits(msgspec.Struct, frozen=True):
     batch_max   units in one transaction
     scan_max    waiting units looked at to fill a batch, when neighbours move the same rows
     queue_max   units that may wait
-    tries_max   tries at one batch that is slow or meets others, before it is halved or refused
+    tries_max   tries at a batch that meets other writers before it is halved, and at a unit that is
+                slow alone before it is refused
     """
 
     batch_max: int = 500
@@ -104,6 +105,7 @@ class _Waiting(msgspec.Struct, eq=False):
     unit: Unit
     keys: frozenset[tuple[object, ...]]
     answer: asyncio.Future[Answer]
+    slow: int = 0  # times it was too slow alone; from the first on it rides alone
 
 
 class _Poisoned(Exception):
@@ -187,19 +189,22 @@ class Lane:
 
     def _take(self) -> list[_Waiting]:
         """The next batch: in order, no two units that move or claim the same thing."""
+        if self._queue and self._queue[0].slow:
+            return [self._queue.popleft()]
         batch: list[_Waiting] = []
         later: list[_Waiting] = []
         taken: set[tuple[object, ...]] = set()
         room, scan = self._limits.batch_max, self._limits.scan_max
         while self._queue and len(batch) < room and len(batch) + len(later) < scan:
             waiting = self._queue.popleft()
-            (batch if waiting.keys.isdisjoint(taken) else later).append(waiting)
+            fits = not waiting.slow and waiting.keys.isdisjoint(taken)
+            (batch if fits else later).append(waiting)
             taken |= waiting.keys  # a unit put off keeps its place before those that follow it
         self._queue.extendleft(reversed(later))
         return batch
 
     async def _serve(self, batch: Sequence[_Waiting]) -> None:
-        """Write a batch and answer it; on a poison unit halve until it stands alone."""
+        """Write a batch and answer it; halve it until the unit that spoils it stands alone."""
         if not batch:
             return
         started = self._clock()
@@ -219,6 +224,10 @@ class Lane:
         if middle:
             await self._serve(batch[:middle])
             await self._serve(batch[middle:])
+            return
+        if refused.sqlstate in SLOW and batch[0].slow < self._limits.tries_max:
+            batch[0].slow += 1
+            self._queue.append(batch[0])  # its neighbours go first, it tries again alone
             return
         facts = {"state": refused.sqlstate, "why": str(refused)}
         log.error("lane.unit_refused", extra={"facts": facts})
@@ -244,9 +253,9 @@ class Lane:
             except (asyncpg.PostgresError, *GONE) as error:
                 if writing.answers is not None and await self._committed():
                     return writing.answers
-                tries = await self._after(error, tries, alone=len(units) == 1)
+                tries = await self._after(error, tries)
 
-    async def _after(self, error: Exception, tries: int, *, alone: bool) -> int:
+    async def _after(self, error: Exception, tries: int) -> int:
         """Make ready for another try and return their count; raises _Poisoned where none helps."""
         state = getattr(error, "sqlstate", None)
         if isinstance(error, GONE) and not isinstance(error, ValueError):
@@ -260,8 +269,7 @@ class Lane:
             await self._drop()
             await asyncio.sleep(self._limits.redial_s)
             return tries
-        again = state in MET or (state in SLOW and alone)
-        if not again or tries >= self._limits.tries_max:
+        if state not in MET or tries >= self._limits.tries_max:
             raise _Poisoned(state, str(error)) from error
         return tries + 1
 
