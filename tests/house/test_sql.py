@@ -40,6 +40,8 @@ def test_a_room_names_only_its_own_schema() -> None:
     for path in product():
         if not path.name.startswith("queries") or path.parts[0] not in schemas:
             continue
+        if path.name == "queries_verify.py":  # the consistency check is the one exception
+            continue
         others = "|".join(sorted(schemas - {path.parts[0]}))
         named = re.compile(rf"\b(FROM|JOIN|INTO|UPDATE|TABLE)\s+({others})\.\w+", re.IGNORECASE)
         places += [f"{path}: {match.group(0)}" for match in named.finditer(text(path))]
