@@ -58,6 +58,10 @@ async def connect_writer(
         max_cached_statement_lifetime=0,
         server_settings=dict(writer_settings(transaction_s)),
     )
-    if conn.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
-        await conn.execute(q.LIMIT_TRANSACTION, f"{transaction_s * 1000:.0f}")
+    try:
+        if conn.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
+            await conn.execute(q.LIMIT_TRANSACTION, f"{transaction_s * 1000:.0f}")
+    except BaseException:  # nobody will ever hold it: not even a cancelled dial leaves one open
+        conn.terminate()
+        raise
     return conn
