@@ -124,6 +124,7 @@ def _merge(texts: Sequence[Text]) -> tuple[dict[str, Any], dict[Path, Where]]:
         odd = [text for text in holders if not isinstance(text.data[kind], list)]
         if _is_list(kind) and not odd:
             document[kind] = _merge_list(kind, holders, where)
+            where[(kind,)] = Where(holders[0].file, holders[0].lines[(kind,)])
         else:  # a single table, or something misshapen: the shape is judged where it is odd
             only = (odd or holders)[0]
             document[kind] = only.data[kind]
@@ -174,4 +175,3 @@ def _keep_places(text: Text, path: Path, becomes: Path, where: dict[Path, Where]
     for found, line in text.lines.items():
         if found[: len(path)] == path:
             where[becomes + found[len(path) :]] = Where(text.file, line)
-    where.setdefault(becomes[:1], Where(text.file, text.lines[path[:1]]))

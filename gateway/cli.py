@@ -85,24 +85,24 @@ def demo(*, headless: bool, seconds: float | None, summary: Path | None, fresh: 
 
 
 @cli.command()
-@click.argument("folder", default=DEMO_FOLDER, type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @_config
-def check(folder: Path, config: Path | None) -> None:
+def check(folder: Path | None, config: Path | None) -> None:
     """Say everything that is wrong with a rulebook.
 
-    FOLDER is the sample broker by default.
-
-    With --config the settings are checked as well, and that they reach whom the rulebook names.
+    FOLDER is by default the one of the settings, without settings the sample broker. With --config
+    the settings are checked as well, and that they reach whom the rulebook names.
     """
     from config.settings import load_settings, peers
     from gateway.control.rulebook import check as check_rulebook
 
-    book, findings = check_rulebook(folder)
-    if config is not None:
-        settings, wrong = load_settings(config, os.environ)
-        findings += wrong
-        if settings is not None and book is not None:
-            findings += peers(settings, book)
+    settings, findings = load_settings(config, os.environ) if config is not None else (None, [])
+    if folder is None:
+        folder = Path(settings.rulebook.folder) if settings is not None else DEMO_FOLDER
+    book, wrong = check_rulebook(folder)
+    findings += wrong
+    if settings is not None and book is not None:
+        findings += peers(settings, book)
     if findings or book is None:
         _fail_with(findings)
     click.echo(f"{folder}: {_summary(book)}")

@@ -24,6 +24,8 @@ from gateway.control.audit import Command
 from ledger.ids import Ids
 from ledger.money import UnknownCurrency, currency
 from ledger.units import Kind, Step
+from router.psp.connector import load_connectors
+from router.taxonomy import load as load_taxonomy
 
 if TYPE_CHECKING:
     import asyncpg
@@ -63,7 +65,9 @@ def check(folder: Path) -> tuple[Rulebook | None, list[Finding]]:
     """Read a rulebook and ask every room: with any finding there is no rulebook."""
     book, findings = read_folder(folder)
     if book is not None:
-        findings = _each_once(references(book), _currencies(book), *_compiled(book))
+        findings = _each_once(
+            references(book), _currencies(book), _connectors(book), *_compiled(book)
+        )
     return (None if findings else book), findings
 
 
@@ -90,6 +94,17 @@ def _currencies(book: Rulebook) -> list[Finding]:
         except UnknownCurrency as error:
             why = f"{path}: {error}"
             findings.append(Finding(book.place(path), "currency-unknown", why, path))
+    return findings
+
+
+def _connectors(book: Rulebook) -> list[Finding]:
+    """Each PSP speaks by a connector that exists, and the connectors are right themselves."""
+    connectors, findings = load_connectors(load_taxonomy())
+    for number, psp in enumerate(book.psps):
+        if psp.connector not in connectors:
+            path = f"psp[{number}].connector"
+            why = f"{path}: there is no connector `{psp.connector}`"
+            findings.append(Finding(book.place(path), "connector-unknown", why, path))
     return findings
 
 

@@ -92,6 +92,20 @@ def test_checking_settings_finds_who_is_not_reached(tmp_path: Path) -> None:
     assert "broker.toml:33: missing-section: [platforms.mt5-live] is missing" in err
 
 
+def test_the_settings_say_which_rulebook_to_check(tmp_path: Path) -> None:
+    """Without a folder it is that of the settings, and without settings the sample broker."""
+    settings = tmp_path / "brokerd.toml"
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "all.toml").write_text("entity = []")
+    settings.write_text(
+        f'[rulebook]\nfolder = "{tmp_path}/rules"\n[control]\npepper = "env:PEPPER"\n'
+    )
+    status, _, err = run("check", "--config", str(settings), env={"PEPPER": "p"})
+    assert status == 1
+    assert err.startswith(f"{tmp_path}/rules/all.toml:1: wrong-value: entity: expected a list")
+    assert run("check")[0] == 0
+
+
 @pytest.mark.parametrize("command", [["serve"], ["migrate"], ["verify"], ["keys", "list"]])
 def test_wrong_settings_stop_every_command(command: list[str]) -> None:
     """All mistakes are printed and nothing is started."""
