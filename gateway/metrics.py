@@ -7,15 +7,19 @@ compute outcomes: a deposit is counted by whoever has its committed event row in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from bridge import rows as platform_rows
 from bridge.session import SessionState
+from ledger.units import Change, Done, Left, Unit
+from router import rows as payment_rows
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _REQUEST_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
@@ -117,23 +121,21 @@ class GatewayMetrics:
 
     def _outcomes(self, registry: CollectorRegistry) -> None:
         self.deposits = Counter(
-            "brokerd_deposits", "Deposits by committed event: requested, approved, declined, ...",
-            ["event"], registry=registry,
+            "brokerd_deposits", "Deposits by the state a committed event brought them to.",
+            ["state"], registry=registry,
         )  # fmt: skip
         self.fallbacks = Counter(
-            "brokerd_deposits_after_fallback", "Deposits approved by a second or later provider.",
-            registry=registry,
+            "brokerd_fallbacks", "Charges of a deposit at its second or a later provider.",
+            ["psp"], registry=registry,
         )  # fmt: skip
         self.accounts = Counter(
-            "brokerd_accounts", "Trading accounts by committed event.", ["event"], registry=registry
-        )
-        self.credits = Counter(
-            "brokerd_platform_credits", "Balance operations by committed event.", ["event"],
-            registry=registry,
+            "brokerd_accounts", "Trading accounts by the state a committed event brought them to.",
+            ["state"], registry=registry,
         )  # fmt: skip
-        self.payments_open = Gauge(
-            "brokerd_payments_open", "Payments without a final state.", ["state"], registry=registry
-        )
+        self.credits = Counter(
+            "brokerd_platform_credits", "Balance operations by the state an event brought them to.",
+            ["state"], registry=registry,
+        )  # fmt: skip
 
     def _house(self, registry: CollectorRegistry) -> None:
         self.outbox_rows = Gauge(
@@ -169,6 +171,13 @@ class GatewayMetrics:
         """Every family, for the test that compares them with the documentation."""
         found = [value for value in vars(self).values() if isinstance(value, Metric)]
         return [Family(each._name, _KINDS[type(each)], each._labelnames) for each in found]  # noqa: SLF001 - the library has no public reader of a name
+
+    def committed(self, changes: Iterable[Change]) -> None:
+        """Count what these committed rows say happened; nothing else counts an outcome."""
+        for change in changes:
+            count = _COUNTED.get(change.kind.name)
+            if count is not None:
+                count(self, change.row)
 
     # --- observers: each fits the protocol of the room that calls it ------------------------------
 
@@ -220,6 +229,59 @@ class GatewayMetrics:
     async def render(self) -> bytes:
         """The exposition text, made in a thread: with many series it takes longer than a slice."""
         return await asyncio.to_thread(generate_latest, self.registry)
+
+
+def _payment_event(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
+    """A router event: (object, version, from, to, ...); attempts have counters of their own."""
+    if str(row[0]).startswith("PY"):
+        metrics.deposits.labels(str(row[3])).inc()
+
+
+def _charge_sent(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
+    """An attempt's row: (reference, payment, number, version, provider, ...)."""
+    if row[2] != 1:
+        metrics.fallbacks.labels(str(row[4])).inc()
+
+
+def _platform_event(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
+    """A bridge event: (object, from, to, ...)."""
+    counter = metrics.accounts if str(row[0]).startswith("AC") else metrics.credits
+    counter.labels(str(row[2])).inc()
+
+
+_COUNTED: Final[Mapping[str, Callable[[GatewayMetrics, tuple[object, ...]], None]]] = {
+    payment_rows.EVENT_INSERT.name: _payment_event,
+    payment_rows.ATTEMPT_INSERT.name: _charge_sent,
+    platform_rows.EVENT_INSERT.name: _platform_event,
+}
+
+
+class Submits(Protocol):
+    """The lane, as this module sees it."""
+
+    def submit(self, unit: Unit) -> asyncio.Future[Done | Left]:
+        """Hand a unit in."""
+        ...
+
+
+class CountedLane:
+    """The lane with its outcomes counted: each unit once, after its commit, never before."""
+
+    def __init__(self, lane: Submits, metrics: GatewayMetrics) -> None:
+        self._lane = lane
+        self._metrics = metrics
+
+    def submit(self, unit: Unit) -> asyncio.Future[Done | Left]:
+        """As the lane's own; a caller that goes away takes neither the unit nor its count back."""
+        answer = self._lane.submit(unit)
+        answer.add_done_callback(partial(self._count, unit))
+        return asyncio.shield(answer)
+
+    def _count(self, unit: Unit, answer: asyncio.Future[Done | Left]) -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        if isinstance(answer.result(), Done):
+            self._metrics.committed(unit.changes)
 
 
 async def watch_loop(

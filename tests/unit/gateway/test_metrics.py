@@ -12,9 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.pool import Observer as PlatformObserver
 from bridge.session import SessionState
-from gateway.metrics import GatewayMetrics, watch_loop
+from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from ledger.lane import Observer as LaneObserver
+from ledger.units import Change, Done, Left, Unit, Why
 from router.attempts import Observer as PaymentObserver
+from router.rows import ATTEMPT_INSERT, EVENT_INSERT
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -114,3 +116,53 @@ async def test_the_loops_lag_is_measured() -> None:
 
     text = (await metrics.render()).decode()
     assert 'brokerd_event_loop_lag_seconds_bucket{le="0.25"} 1.0' in text
+
+
+class OneLane:
+    """A lane that answers when told."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Done | Left]] = []
+
+    def submit(self, unit: Unit) -> asyncio.Future[Done | Left]:
+        """Keep the answer open."""
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+
+def event(object_id: str, state: str) -> Change:
+    """A router event that brought this object to this state."""
+    return Change(EVENT_INSERT, (object_id, 2, "in_progress", state, state, "{}", "x", AT))
+
+
+async def test_outcomes_are_counted_from_committed_rows_only() -> None:
+    """A unit in flight, left out or failed counts nothing; a committed one counts once."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    inner = OneLane()
+    lane = CountedLane(inner, metrics)
+    unit = Unit((event("PY" + "0" * 18, "approved"), event("AT" + "0" * 18, "declined")))
+    waiting = [lane.submit(unit) for _ in range(3)]
+    waiting[2].cancel()  # the caller goes away; the unit stays in the lane
+
+    def counted() -> float | None:
+        return metrics.registry.get_sample_value("brokerd_deposits_total", {"state": "approved"})
+
+    assert counted() is None
+    inner.answers[0].set_result(Left(Why.STALE, "k", "k"))
+    inner.answers[1].set_exception(RuntimeError("refused"))
+    await asyncio.sleep(0)
+    assert counted() is None
+    inner.answers[2].set_result(Done((), None))
+    await asyncio.sleep(0)
+    assert counted() == 1
+    assert isinstance(waiting[1].exception(), RuntimeError)
+
+
+async def test_a_charge_at_a_second_provider_is_a_fallback() -> None:
+    """The first charge of a deposit is none."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    for number, psp in ((1, "acme"), (2, "bolt")):
+        metrics.committed([Change(ATTEMPT_INSERT, ("AT", "PY", number, 1, psp))])
+
+    assert metrics.registry.get_sample_value("brokerd_fallbacks_total", {"psp": "bolt"}) == 1
+    assert metrics.registry.get_sample_value("brokerd_fallbacks_total", {"psp": "acme"}) is None
