@@ -327,6 +327,7 @@ class House:
             composer=self.composer, outbox=self.outbox, ids=self.ids,
             boot_time=self.clocks.boot_time,
             answer_within_s=self.settings.http.answer_within_s, wake_transfers=self._wake,
+            observer=self.metrics,
         )  # fmt: skip
         self.resolver = Resolver(
             pool=self.pool, lane=self.lane, deposits=self.deposits, attempts=self.attempts,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 
 import asyncpg
@@ -33,7 +33,7 @@ from ledger.ids import Ids
 from ledger.money import BadAmount, Money, UnknownCurrency, currency, parse
 from ledger.units import Change, Done, Left, Unit, Why
 from router import reads, rows
-from router.attempts import Attempts, Forged, Unreadable
+from router.attempts import Attempts, Forged, Observer, Unreadable
 from router.cascade import Charge, Finish, next_step
 from router.decide import Route, decide
 from router.health import Breakers
@@ -94,6 +94,7 @@ class Deposits:
         boot_time: Callable[[], float],
         answer_within_s: float,
         wake_transfers: Callable[[str], None],
+        observer: Observer,
     ) -> None:
         self._lane = lane
         self._pool = pool
@@ -107,6 +108,7 @@ class Deposits:
         self._boot_time = boot_time
         self._within_s = answer_within_s
         self._wake_transfers = wake_transfers
+        self._observer = observer
         self._waiting: dict[str, Answering] = {}
         self._walks: set[asyncio.Task[Case | None]] = set()
 
@@ -425,20 +427,27 @@ class Deposits:
         terminal = self._attempts.terminal(psp)
         if terminal is None:
             raise not_found("provider", psp)
-        now = self._composer.now()
         secret = terminal.webhook_secret.reveal().encode()
         try:
-            told = inbox.verify(terminal.connector, headers, raw, secret, now)
+            told = inbox.verify(terminal.connector, headers, raw, secret, self._composer.now())
+            verdict = await self._noticed(psp, told, raw)
         except Forged as error:
-            raise Refusal(
-                "webhook-forged", "the signature does not match", {"why": error.code}
-            ) from None
+            self._observer.webhook_checked(psp, error.code)
+            why = {"why": error.code}
+            raise Refusal("webhook-forged", "the signature does not match", why) from None
         except Unreadable as error:
+            self._observer.webhook_checked(psp, "unreadable")
             raise Refusal("webhook-unreadable", str(error)[:200]) from None
+        self._observer.webhook_checked(psp, verdict)
+        return verdict
+
+    async def _noticed(self, psp: str, told: inbox.Notice, raw: bytes) -> str:
         async with self._pool.acquire() as conn:
             found = await reads.by_reference(conn, told.reference)
-        entry = inbox.entry(psp, told, raw, found[0].id if found else "", now)
-        claim = rows.inbox_claimed(entry)
+        if found is not None and not made_at(psp, told.reference, found[1]):
+            raise Unreadable(f"{told.reference} is not an attempt at {psp}")
+        now = self._composer.now()
+        claim = rows.inbox_claimed(inbox.entry(psp, told, raw, found[0].id if found else "", now))
         if found is None:
             left = await self._lane.submit(Unit(claim))
             return "parked" if isinstance(left, Done) else "repeated"
@@ -480,6 +489,11 @@ class Deposits:
             operations = await bridge_reads.operations_of_payment(conn, payment.id)
             operation = operations[-1] if operations else None
         return Case(payment, attempts, route, account, operation)
+
+
+def made_at(psp: str, reference: str, attempts: Sequence[Attempt]) -> bool:
+    """Whether this provider made this attempt: none may speak of another's charges."""
+    return any(a.reference == reference and a.psp == psp for a in attempts)
 
 
 def read_amount(text: str, code: str) -> Money:

@@ -15,14 +15,15 @@ import asyncpg
 
 from config.log import event
 from gateway.control.refusals import Refusal
-from gateway.flows.deposit import Deposits, RulebookMoved
+from gateway.flows.deposit import Deposits, RulebookMoved, made_at
 from gateway.flows.outbox import Submit
-from gateway.flows.settlement import Case, Composer
+from gateway.flows.settlement import ACTOR, Case, Composer
 from ledger.units import Done, Unit
 from router import moves, reads, rows
 from router.attempts import Attempts
 from router.intents import Attempt
 from router.psp import inbox
+from router.resolver import next_due
 from router.states import OPEN, AttemptState
 
 log = logging.getLogger("gateway.resolver")
@@ -102,17 +103,17 @@ class Resolver:
 
     async def _ask(self, case: Case, attempt: Attempt) -> None:
         """Ask about one attempt under a lease, so that no other replica asks at the same time."""
-        step = self._composer.proceed(case, "resolver")
-        if step.decided:  # asking is exhausted: a person must look
+        now, policy = self._composer.now(), self._composer.policy
+        if next_due(attempt, policy, now) is None:  # asking is exhausted: a person must look
             await self._deposits.proceed(case.payment.id, "resolver")
             return
-        until = self._composer.now() + timedelta(seconds=self._composer.policy.lease_s)
+        until = now + timedelta(seconds=policy.lease_s)
         held = moves.leased(attempt, self._composer.replica, until)
         due = moves.due(case.payment, until)
         unit = Unit(
             (
                 *rows.attempt_leased(attempt, held),
-                *rows.payment_moved(case.payment, due, "svc.router", self._composer.now()),
+                *rows.payment_moved(case.payment, due, ACTOR, now),
             )
         )
         if not isinstance(await self._lane.submit(unit), Done):
@@ -125,7 +126,9 @@ class Resolver:
         """Notices that came before their attempt was known are applied now that it is."""
         for entry in await reads.parked(conn, DUE_MAX):
             terminal = self._attempts.terminal(entry.psp)
-            if terminal is None:
+            found = await reads.by_reference(conn, entry.reference)
+            known = found is not None and made_at(entry.psp, entry.reference, found[1])
+            if terminal is None or not known:
                 continue
             told = inbox.read_notice(terminal.connector, entry.raw)
             applied = rows.inbox_applied(entry, entry.payment_id, self._composer.now())

@@ -29,7 +29,7 @@ from router.decide import Route
 from router.intents import Attempt, Payment
 from router.moves import Moved
 from router.outcomes import Outcome
-from router.states import AttemptState, PaymentState
+from router.states import OPEN, AttemptState, PaymentState
 
 ACTOR = "svc.router"
 
@@ -96,16 +96,24 @@ class Composer:
         after = msgspec.structs.replace(case, attempts=attempts)
         told = rows.attempt_moved(moved, ACTOR, {"source": source})
         noted = self._noted(case, moved)
+        extra: tuple[Change, ...] = ()
+        booked: tuple[Entry, ...] = ()
         if case.payment.state is PaymentState.APPROVED:  # decided before; this is only more news
             extra, booked = self._second_charge(case, moved)
-            return Settlement(after, (*told, *noted, *extra), booked)
         step = next_step(case.payment, attempts, case.route, self.policy, now)
-        return self._with_step(after, step, (*told, *noted), source)
+        settled = self._with_step(after, step, (*told, *noted, *extra), source)
+        return msgspec.structs.replace(settled, entries=(*settled.entries, *booked))
 
     def proceed(self, case: Case, source: str) -> Settlement:
         """What the rows ask for without news: a walk that stopped between two attempts."""
         step = next_step(case.payment, case.attempts, case.route, self.policy, self.now())
-        return self._with_step(case, step, (), source)
+        changes: tuple[Change, ...] = ()
+        left = [attempt for attempt in case.attempts if attempt.state in OPEN]
+        if isinstance(step, Finish) and step.due is None and left:
+            if case.payment.state is not PaymentState.IN_PROGRESS:  # else it goes to review
+                why = f"{left[-1].psp} never said what became of {left[-1].reference}"
+                changes = (self._item("attempt-unresolved", left[-1].reference, why, case.payment),)
+        return self._with_step(case, step, changes, source)
 
     def lease_until(self) -> datetime:
         """The end of a lease taken now."""
