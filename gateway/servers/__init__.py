@@ -16,10 +16,10 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from gateway.servers.binaries import Binaries, find_postgres, find_redis, place
-from gateway.servers.postgres import Postgres, PostgresServer
+from gateway.servers.postgres import Postgres, PostgresServer, describe_running
 from gateway.servers.privileges import ServersError, choose_account
 from gateway.servers.redis import Redis, RedisServer
-from gateway.servers.state import State, held, open_state, socket_folder
+from gateway.servers.state import State, folder_of, held, holder, open_state, socket_folder
 from gateway.servers.supervisor import Supervisor
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Servers",
     "ServersError",
     "embedded",
+    "find_running",
 ]
 
 Running_co = TypeVar("Running_co", covariant=True)
@@ -97,6 +98,18 @@ async def embedded(
             notes=tuple(notes),
             supervisors=supervisors,
         )
+
+
+def find_running(settings: EmbeddedSettings) -> PostgresServer | None:
+    """Return the PostgreSQL that another process runs on this state folder; None where none does.
+
+    Nothing is made or started: this is how a command beside a running daemon finds its database.
+    """
+    account = choose_account(settings.run_as, euid=os.geteuid())
+    folder = folder_of(settings.state_folder, outside=settings.outside, account=account)
+    if not holder(folder) or not (folder / "postgres" / "data").is_dir():
+        return None
+    return describe_running(State(folder=folder, account=account, random_bytes=os.urandom))
 
 
 class _Kept(Protocol[Running_co]):

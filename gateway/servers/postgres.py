@@ -21,7 +21,7 @@ import msgspec
 from gateway.servers import queries as q
 from gateway.servers.binaries import Binaries
 from gateway.servers.privileges import ServersError, identity, private_folder
-from gateway.servers.state import State, password, remove_folder, write_private
+from gateway.servers.state import State, password, remove_folder, socket_folder, write_private
 from gateway.servers.supervisor import Program, Supervisor, clean_environment, end_processes
 
 OWNER: Final = "brokerd_owner"
@@ -110,11 +110,6 @@ class Postgres:
             self._program(), ready=self._ready, start_timeout_s=start_timeout_s
         )
 
-    def dsn(self, user: str, secret: str, database: str = DATABASE) -> str:
-        """Return the address of a database for a role."""
-        host = quote(str(self._sockets), safe="/")
-        return f"postgresql://{user}:{secret}@/{database}?host={host}&port={PORT}"
-
     async def start(self) -> PostgresServer:
         """Make the data folder the first time, start the server, make sure of roles and database.
 
@@ -134,8 +129,8 @@ class Postgres:
             await self.supervisor.stop()
             raise
         return PostgresServer(
-            owner_dsn=self.dsn(OWNER, self._owner_password),
-            daemon_dsn=self.dsn(DAEMON, daemon_password),
+            owner_dsn=dsn(self._sockets, OWNER, self._owner_password),
+            daemon_dsn=dsn(self._sockets, DAEMON, daemon_password),
             pid=self.supervisor.pid,
             state_folder=self._state.folder,
             socket_folder=self._sockets,
@@ -236,7 +231,7 @@ class Postgres:
 
     async def _connect(self, database: str) -> asyncpg.Connection:
         return await asyncpg.connect(
-            self.dsn(OWNER, self._owner_password, database), timeout=CONNECT_TIMEOUT_S
+            dsn(self._sockets, OWNER, self._owner_password, database), timeout=CONNECT_TIMEOUT_S
         )
 
     async def _make_roles(self, daemon_password: str) -> None:
@@ -250,6 +245,29 @@ class Postgres:
                 await connection.execute(q.CREATE_DATABASE)
         finally:
             await connection.close()
+
+
+def dsn(sockets: Path, user: str, secret: str, database: str = DATABASE) -> str:
+    """Return the address of a database for a role."""
+    host = quote(str(sockets), safe="/")
+    return f"postgresql://{user}:{secret}@/{database}?host={host}&port={PORT}"
+
+
+def describe_running(state: State) -> PostgresServer:
+    """Return the server that another process runs in a state folder, from what it left there.
+
+    raises  ServersError where the passwords are missing
+    """
+    sockets, _ = socket_folder(state, "postgres")
+    data = state.folder / "postgres" / "data"
+    return PostgresServer(
+        owner_dsn=dsn(sockets, OWNER, password(state, "postgres-owner", must_exist=True)),
+        daemon_dsn=dsn(sockets, DAEMON, password(state, "postgres-daemon", must_exist=True)),
+        pid=read_postmaster_pid(data) or 0,
+        state_folder=state.folder,
+        socket_folder=sockets,
+        version=(data / "PG_VERSION").read_text(encoding="ascii").strip(),
+    )
 
 
 def read_postmaster_pid(data: Path) -> int | None:

@@ -64,8 +64,8 @@ def open_state(
     raises   ServersError where neither can be used
     """
     wanted = wanted.absolute()
-    elsewhere = outside / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
-    if not account.dropped or (can_enter(wanted, account) and not elsewhere.exists()):
+    elsewhere = folder_of(wanted, outside=outside, account=account)
+    if elsewhere == wanted:
         _make_state_folder(wanted, account)
         return State(folder=wanted, account=account, random_bytes=random_bytes, notes=_who(account))
     passable_folder(outside, account)
@@ -79,6 +79,30 @@ def open_state(
     note = f"the servers keep their data in {elsewhere}, {because}"
     notes = (*_who(account), note)
     return State(folder=elsewhere, account=account, random_bytes=random_bytes, notes=notes)
+
+
+def folder_of(wanted: Path, *, outside: Path, account: Account) -> Path:
+    """Return the state folder that `open_state` uses for `wanted`; nothing is made."""
+    wanted = wanted.absolute()
+    elsewhere = outside / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
+    if not account.dropped or (can_enter(wanted, account) and not elsewhere.exists()):
+        return wanted
+    return elsewhere
+
+
+def holder(folder: Path) -> int:
+    """Return the pid of the process that holds a state folder now; 0 where none does."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # never used
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(descriptor, 20, 0) or 0)
+    finally:
+        os.close(descriptor)
+    return 0
 
 
 def _who(account: Account) -> tuple[str, ...]:

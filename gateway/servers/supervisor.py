@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 POLL_S: Final = 0.05
 WATCH_S: Final = 0.25
 READY_POLL_S: Final = 0.05
+CANCEL_AGAIN_S: Final = 1.0
 RESTART_DELAY_MIN_S: Final = 0.2
 RESTART_DELAY_MAX_S: Final = 10.0
 STEADY_S: Final = 30.0
@@ -82,8 +83,9 @@ class Supervisor:
         """End the server and its processes, gently first; return when all are gone."""
         if self._watch is not None:
             watch, self._watch = self._watch, None
-            watch.cancel()
-            await asyncio.wait((watch,))
+            while not watch.done():  # a client library may swallow a cancellation
+                watch.cancel()
+                await asyncio.wait((watch,), timeout=CANCEL_AGAIN_S)
             await self._end()
             if not watch.cancelled() and (bug := watch.exception()) is not None:
                 raise bug

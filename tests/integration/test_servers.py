@@ -22,7 +22,14 @@ import pytest
 from redis import asyncio as redis_client
 
 from gateway.migrate import check
-from gateway.servers import EmbeddedSettings, PostgresServer, Servers, ServersError, embedded
+from gateway.servers import (
+    EmbeddedSettings,
+    PostgresServer,
+    Servers,
+    ServersError,
+    embedded,
+    find_running,
+)
 from gateway.servers.binaries import find_postgres, place
 from gateway.servers.privileges import Account, can_enter, choose_account, identity
 from gateway.servers.supervisor import clean_environment
@@ -223,7 +230,7 @@ async def test_a_killed_redis_comes_back_with_what_was_acknowledged(room: Path) 
 
 
 PARENT = """
-import asyncio, codecs, os, sys
+import asyncio, codecs, concurrent.futures.thread, os, sys
 import asyncpg, msgspec
 from gateway.migrate import check
 from gateway.servers import EmbeddedSettings, embedded
@@ -325,6 +332,32 @@ async def test_a_second_process_is_told_who_holds_the_folder(room: Path) -> None
         with pytest.raises(ServersError, match=rf"process {os.getpid()} already runs"):
             async with embedded(settings_in(room)):
                 pass
+
+
+async def test_a_command_beside_a_daemon_finds_its_database(room: Path) -> None:
+    """While a process runs the servers, another finds their address, and nothing is made else."""
+    settings = settings_in(room)
+    assert find_running(settings) is None
+    assert not settings.state_folder.exists()
+    async with embedded(settings) as servers:
+        found = find_running(settings)
+        assert found is not None
+        assert found.daemon_dsn == postgres_of(servers).daemon_dsn
+        assert found.pid == postgres_of(servers).pid
+    assert find_running(settings) is None
+
+
+@as_root
+async def test_a_command_finds_a_database_kept_outside_the_checkout(
+    room: Path, tmp_path: Path
+) -> None:
+    """The command looks where the daemon put the state, not only where it was configured."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    settings = settings_in(room, state_folder=tmp_path / "home" / "state")
+    async with embedded(settings) as servers:
+        found = find_running(settings)
+        assert found is not None
+        assert found.owner_dsn == postgres_of(servers).owner_dsn
 
 
 async def test_folders_are_0700_and_secrets_0600(room: Path) -> None:

@@ -160,7 +160,7 @@ async def _open_daemon(owner_dsn: str) -> str:
     secret = os.urandom(16).hex()
     connection = await asyncpg.connect(owner_dsn, timeout=CONNECT_TIMEOUT_S)
     try:
-        if not await connection.fetchval("SELECT FROM pg_roles WHERE rolname = 'brokerd_daemon'"):
+        if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = 'brokerd_daemon'"):
             with contextlib.suppress(asyncpg.DuplicateObjectError):
                 await connection.execute("CREATE ROLE brokerd_daemon")
         await connection.execute(f"ALTER ROLE brokerd_daemon LOGIN PASSWORD '{secret}'")
