@@ -136,3 +136,15 @@ ORDER BY i.received LIMIT $1
 PARKED_COUNT: Final = """
 SELECT count(*) FROM router.inbox WHERE state = 'parked'
 """
+
+# One row for each attempt, and one for each payment that never had any.
+SURVEY: Final = """
+SELECT p.id AS payment_id, p.state AS payment_state, p.amount_minor AS minor, p.currency, p.created,
+    coalesce(a.id, '') AS reference, coalesce(a.no, 0) AS no, coalesce(a.psp, '') AS psp,
+    coalesce(a.state, '') AS state,
+    EXISTS (SELECT FROM router.event e
+            WHERE e.object_id = a.id AND e.from_state = 'unknown'
+              AND e.to_state IN ('approved', 'declined', 'not_found')) AS resolved
+FROM router.payment p LEFT JOIN router.attempt a ON a.payment_id = p.id
+ORDER BY p.id, a.no
+"""

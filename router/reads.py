@@ -36,6 +36,25 @@ class EventRow(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class Surveyed(msgspec.Struct, frozen=True):
+    """One attempt and its payment, to be compared with a provider's own books.
+
+    reference  "" with the other fields of an attempt for a payment that never had one
+    resolved   whether it was unknown once and its end was found out
+    """
+
+    payment_id: str
+    payment_state: str
+    minor: int
+    currency: str
+    created: datetime
+    reference: str
+    no: int
+    psp: str
+    state: str
+    resolved: bool
+
+
 async def payment(
     conn: asyncpg.Connection, payment_id: str
 ) -> tuple[Payment, tuple[Attempt, ...], Route] | None:
@@ -79,6 +98,11 @@ async def parked_count(conn: asyncpg.Connection) -> int:
     """How many notices are parked."""
     count: int = await conn.fetchval(q.PARKED_COUNT)
     return count
+
+
+async def survey(conn: asyncpg.Connection) -> list[Surveyed]:
+    """Every attempt of every payment, by payment and number."""
+    return [Surveyed(**row) for row in await conn.fetch(q.SURVEY)]
 
 
 def read_payment(row: Row) -> Payment:

@@ -1,0 +1,187 @@
+"""`brokerd demo`: a whole broker on this machine, against simulators that can misbehave.
+
+Knows the order: start, settle people in, drive deposits, come to rest, judge, end. Refuses to know
+how any of it is done. It is a composition root: time, chance and the environment are taken here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import aiohttp
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from config.rulebook import Rulebook
+from gateway.control import rulebook as rulebooks
+from gateway.daemon import Clocks, real_clocks
+from gateway.demo import drive, people, screen
+from gateway.demo.api import Unexpected
+from gateway.demo.children import ChildFailed
+from gateway.demo.drive import Traffic, Watched
+from gateway.demo.judge import Judge, Summary
+from gateway.demo.peers import free_port
+from gateway.demo.people import Known
+from gateway.demo.world import Place, World, opened
+from gateway.migrate import MigrationError
+from gateway.servers import ServersError
+from ledger.ids import Ids
+
+RULEBOOK: Final = Path(__file__).parents[2] / "config" / "demo"
+PORT: Final = 8080
+PER_S_MIN: Final = 20.0
+PER_S_LIVE: Final = 4.0
+DEPOSITS_WANTED: Final = 320  # well over what a run must show
+REFRESH_S: Final = 0.5
+SEED: Final = 11
+WRONG_SHOWN: Final = 20
+
+
+class Run(msgspec.Struct, frozen=True):
+    """How the demo was asked for."""
+
+    headless: bool
+    seconds: float | None
+    summary: Path | None
+    fresh: bool
+
+
+def main(*, headless: bool, seconds: float | None, summary: Path | None, fresh: bool) -> int:
+    """Run the demo; the exit code: 0 when all is right, 1 when not or when it cannot start."""
+    book, findings = rulebooks.check(RULEBOOK)
+    if book is None:
+        raise click.ClickException(f"the sample rulebook is wrong: {findings[0].message}")
+    run = Run(headless, seconds, summary, fresh)
+    place = Place(
+        folder=Path(os.environ.get("BROKERD_EMBEDDED__STATE_FOLDER", "state")).absolute(),
+        rulebook=RULEBOOK, run_as=os.environ.get("BROKERD_EMBEDDED__RUN_AS") or None,
+        environ=_inherited(os.environ), port=free_port(0 if headless else PORT), fresh=fresh,
+    )  # fmt: skip
+    try:
+        return asyncio.run(_demo(run, place, book))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("stopped")
+        return 0
+    except (ServersError, MigrationError, ChildFailed, Unexpected, OSError) as error:
+        click.echo(f"the demo cannot go on: {error}", err=True)
+        return 1
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of children: without settings that are meant for another daemon."""
+    return {name: value for name, value in environ.items() if not name.startswith("BROKERD_")}
+
+
+async def _demo(run: Run, place: Place, book: Rulebook) -> int:
+    """Start everything, play, and end everything, also when a child ends by itself."""
+    me = asyncio.current_task()
+    assert me is not None, "asyncio.run made one"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    clocks = real_clocks()
+    ids = Ids(lambda: time.time_ns() // 1_000_000, clocks.random_bytes)
+    try:
+        async with opened(place, book, clocks, ids, _say) as world, asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(world.crash())
+            code = await _play(run, world, clocks)
+            watch.cancel()
+            return code
+    except ExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _say(what: str) -> None:
+    click.echo(f"starting {what} ...")
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The reason to show: the first of what went wrong at once."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _play(run: Run, world: World, clocks: Clocks) -> int:
+    """Settle people in, drive deposits, and judge."""
+    watched = Watched()
+    world.ear.on_event = watched.told
+    click.echo("creating clients and trading accounts ...")
+    await world.platform.post("/faults", {"command": "user/add", "action": "drop_after"})
+    clients = await people.settle_in(world.desk, people.sample())
+    since = clocks.now()
+    if not run.headless:
+        click.echo(screen.directions(world))
+    async with asyncio.TaskGroup() as tasks:
+        trouble = tasks.create_task(drive.trouble(world.platform))
+        if run.headless:
+            await _headless(run, world, watched, clients)
+        else:
+            await _live(run, world, watched, clients)
+        trouble.cancel()
+    await world.platform.delete("/faults")
+    return await _judge(run, world, since)
+
+
+def _chance() -> Random:
+    return Random(SEED)  # noqa: S311 - it chooses deposits and keeps nothing secret
+
+
+async def _headless(run: Run, world: World, watched: Watched, clients: list[Known]) -> None:
+    assert run.seconds is not None, "the command line demands it"
+    per_s = max(PER_S_MIN, DEPOSITS_WANTED / run.seconds)
+    click.echo(f"driving {per_s:.0f} deposits a second for {run.seconds:g} s ...")
+    traffic = Traffic(world.desk.portal, clients, watched, _chance(), per_s)
+    await traffic.run_for(run.seconds)
+
+
+async def _live(run: Run, world: World, watched: Watched, clients: list[Known]) -> None:
+    """The table, until the time is over or somebody ends it."""
+    traffic = Traffic(world.desk.portal, clients, watched, _chance(), PER_S_LIVE)
+    sessions: list[dict[str, Any]] = []
+    with Live(console=Console(), refresh_per_second=4) as live:
+        async with asyncio.TaskGroup() as tasks:
+            drawing = tasks.create_task(_draw(live, world, watched, sessions))
+            await traffic.run_for(run.seconds or float("inf"))
+            drawing.cancel()
+
+
+async def _draw(live: Live, world: World, watched: Watched, sessions: list[dict[str, Any]]) -> None:
+    while True:
+        with suppress(Unexpected, aiohttp.ClientError, TimeoutError):
+            sessions[:] = (await world.desk.operations.get("/v1/sessions"))["data"]
+        live.update(screen.drawn(world, watched, sessions))
+        await asyncio.sleep(REFRESH_S)
+
+
+async def _judge(run: Run, world: World, since: datetime) -> int:
+    """Come to rest, compare all books, and say what was found."""
+    click.echo("coming to rest ...")
+    judge = Judge(world.dsn, world.providers, world.platform, world.desk.portal, world.ear)
+    verdict, wrong = await judge.verdict(since)
+    _show(verdict, wrong)
+    if run.summary is not None:
+        run.summary.write_bytes(msgspec.json.format(msgspec.json.encode(verdict)) + b"\n")
+    return 0 if verdict.ok else 1
+
+
+def _show(verdict: Summary, wrong: list[str]) -> None:
+    for name in ("deposits", "ledger", "platform", "webhooks"):
+        figures = msgspec.structs.asdict(getattr(verdict, name))
+        said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in figures.items())
+        click.echo(f"{name + ':':<10} {said}")
+    for each in wrong[:WRONG_SHOWN]:
+        click.echo(f"wrong: {each}")
+    if len(wrong) > WRONG_SHOWN:
+        click.echo(f"and {len(wrong) - WRONG_SHOWN} more")
+    click.echo("all books agree" if verdict.ok else "the books do not agree")

@@ -1,0 +1,104 @@
+"""What a person sees of a running demo: one table that lives, and how to reach everything.
+
+Knows how to draw. Refuses to count: what it shows was told to the calling system, or read from the
+daemon's API.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gateway.demo.drive import Watched
+from gateway.demo.world import COMPLIANCE, OPERATIONS, PORTAL, World
+
+STYLES: Final = {
+    "approved": "green", "declined": "red", "unknown": "yellow", "pending": "cyan",
+    "in_progress": "cyan", "review": "magenta", "not_found": "yellow", "not_sent": "yellow",
+    "done": "green", "refused": "red", "live": "green",
+}  # fmt: skip
+
+
+def directions(world: World) -> str:
+    """How to reach the broker, for a second terminal."""
+    lines = [
+        *world.notes,
+        "",
+        "in a second terminal:",
+        f"  export BROKERD_URL={world.url}",
+        f"  export BROKERD_KEY={world.tokens[PORTAL]}",
+        "",
+        f"  key of {OPERATIONS} (operations):  {world.tokens[OPERATIONS]}",
+        f"  key of {COMPLIANCE} (compliance):  {world.tokens[COMPLIANCE]}",
+        f"  key of otto (auditor):     {world.tokens['otto']}",
+        f"  API description:  {world.url}/openapi.json    metrics: {world.url}/metrics",
+        f"  prove the books:  brokerd verify --config {world.settings}",
+        *(f"  provider {name}:  {admin.peer.admin}" for name, admin in world.providers.items()),
+        f"  platform's admin: {world.platform.peer.admin}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def drawn(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> RenderableType:
+    """The table as it is now."""
+    return Group(_figures(world, watched, sessions), _deposits(watched))
+
+
+def _figures(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> Table:
+    payments = watched.payments.values()
+    states = Counter(payment["state"] for payment in payments)
+    fallbacks = sum(it["state"] == "approved" and len(it["attempts"]) > 1 for it in payments)
+    table = Table.grid(padding=(0, 2))
+    ear = world.ear
+    table.add_row("deposits", f"{watched.asked} asked", *_counted(states))
+    table.add_row("", f"{fallbacks} by fallback", f"{watched.refused.total()} refused at the door")
+    table.add_row("webhooks", f"{len(ear.told)} heard", f"{ear.repeated} repeated")
+    table.add_row("sessions", *(_session(each) for each in sessions))
+    return table
+
+
+def _counted(states: Counter[str]) -> list[Text]:
+    return [
+        Text(f"{count} {name}", style=STYLES.get(name, "")) for name, count in states.most_common()
+    ]
+
+
+def _session(status: dict[str, Any]) -> Text:
+    text = f"{status['server']} {status['state']}"
+    return Text(text, style=STYLES.get(status["state"], "yellow"))
+
+
+def _deposits(watched: Watched) -> Table:
+    table = Table(title="deposits", expand=True)
+    for column in ("payment", "amount", "method", "way", "state", "to", "transfer"):
+        table.add_column(column, no_wrap=True)
+    for payment_id in reversed(watched.recent):
+        table.add_row(*_row(watched.payments[payment_id]))
+    return table
+
+
+def _row(payment: dict[str, Any]) -> list[Text | str]:
+    transfer = payment["transfer"]
+    amount = payment["amount"]
+    return [
+        payment["id"], f"{amount['amount']:>9} {amount['currency']}", payment["method"],
+        _way(payment), Text(payment["state"], style=STYLES.get(payment["state"], "")),
+        "wallet" if payment["to"] == "wallet" else "account",
+        transfer["state"] if transfer else "",
+    ]  # fmt: skip
+
+
+def _way(payment: dict[str, Any]) -> Text:
+    """The providers tried, in order, each coloured by how it ended."""
+    if not payment["attempts"]:
+        return Text(payment["reason"], style="dim")
+    way = Text()
+    for number, attempt in enumerate(payment["attempts"]):
+        way.append(" > " if number else "")
+        way.append(attempt["psp"], style=STYLES.get(attempt["state"], ""))
+    return way
