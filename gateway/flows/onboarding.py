@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import msgspec
 
+from bridge import reads as platform
 from config.rulebook import ApprovalPolicy, Brand, Entity, Rulebook
 from gateway.control import approvals
 from gateway.control.approvals import Approval, Verdict
@@ -24,6 +25,7 @@ from gateway.people import clients
 from gateway.people.clients import Client, Move
 from gateway.people.states import State
 from gateway.people.views import ClientView, MoveClient, NewClient, client_view
+from ledger import reads as books
 from ledger.ids import Ids
 from ledger.money import UnknownCurrency, currency
 from ledger.units import Change, Done, Left, Unit, Why
@@ -133,16 +135,17 @@ class Onboarding:
         """Move a client: 200 with the client, or 202 with the approval a starred move waits for.
 
         Raises Refusal `not-found`, `version-conflict`, `client-transition`, `blocks-missing`,
-        `blocks-misplaced`, `approval-open`.
+        `blocks-misplaced`, `approval-open`, `money-left`.
         """
         async with self._pool.acquire() as conn:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
             client = await clients.find(conn, client_id)
-        if client is None or not command.caller.reaches(client.entity):
-            raise not_found("client", client_id)
+            if client is None or not command.caller.reaches(client.entity):
+                raise not_found("client", client_id)
+            rich = order.to is State.ARCHIVED and await has_money(conn, client)
         move = Move(order.to, order.blocks)
-        if await self._starred(command, client, order):
+        if await self._starred(command, client, order, rich=rich):
             return await self._ask(command, client, move, idem)
         after = clients.moved(client, move, command.at)
         view = client_view(after)
@@ -153,13 +156,18 @@ class Onboarding:
         left = await self._lane.submit(unit)
         return answer if isinstance(left, Done) else await self._other_answer(left, idem)
 
-    async def _starred(self, command: Command, client: Client, order: MoveClient) -> bool:
+    async def _starred(
+        self, command: Command, client: Client, order: MoveClient, *, rich: bool
+    ) -> bool:
         """Whether the move needs a checker; a refused move leaves its trace in the audit."""
         try:
             if client.version != order.expected_version:
                 said = f"the client is at version {client.version}"
                 raise Refusal("version-conflict", said, {"version": client.version})
-            return clients.needs_checker(client, Move(order.to, order.blocks))
+            starred = clients.needs_checker(client, Move(order.to, order.blocks))
+            if rich:
+                raise _money_left()
+            return starred
         except Refusal as no:
             tried = {"to": order.to, "refused": no.code}
             await self._lane.submit(Unit((self._audited(command, client, tried),)))
@@ -246,13 +254,18 @@ class Onboarding:
     async def apply_move(
         self, conn: asyncpg.Connection, approval: Approval, command: Command
     ) -> Sequence[Change]:
-        """The effect of an agreed move. Raises Refusal `approval-stale` when the client went on."""
+        """The effect of an agreed move.
+
+        Raises Refusal `approval-stale` when the client went on, `money-left` as `move` does.
+        """
         client = await clients.find(conn, approval.subject)
         assert client is not None, approval.subject
         asked = msgspec.json.decode(approval.payload, type=Asked)
         if client.state is not asked.before:
             said = f"the client is {client.state} now; refuse this and ask again"
             raise Refusal("approval-stale", said, {"state": client.state})
+        if asked.to is State.ARCHIVED and await has_money(conn, client):
+            raise _money_left()
         after = clients.moved(client, Move(asked.to, asked.blocks), command.at)
         return self._moved(client, after, command, approval.id)
 
@@ -266,3 +279,16 @@ class Onboarding:
             facts = {"client": found.get("id")}
             raise Refusal("reference-taken", "you have a client of this reference", facts)
         raise Refusal("version-conflict", "the client changed while this command was under way")
+
+
+async def has_money(conn: asyncpg.Connection, client: Client) -> bool:
+    """Whether the books still hold anything of the client's, in the wallet or on a platform."""
+    owners = [client.id, *[each.id for each in await platform.accounts_of(conn, client.id)]]
+    for owner in owners:
+        if any(held.minor for held in await books.balances(conn, [client.book], owner=owner)):
+            return True
+    return False
+
+
+def _money_left() -> Refusal:
+    return Refusal("money-left", "the client still has money; an archived client has none")

@@ -64,7 +64,7 @@ ROUTES: Final = (
         request=MoveClient, idempotent=True, responses={200: ClientView, 202: ApprovalView},
         problems=(
             "version-conflict", "client-transition", "blocks-missing", "blocks-misplaced",
-            "approval-open", "conflict",
+            "approval-open", "money-left", "conflict",
         ),
     ),
     Route(
@@ -82,7 +82,7 @@ ROUTES: Final = (
     Route(
         method="GET", path="/v1/accounts", scope="accounts:read", handler=accounts.page,
         summary="List a client's trading accounts", params=accounts.AccountParams,
-        responses={200: accounts.AccountList},
+        responses={200: accounts.AccountList}, problems=("not-found",),
     ),
     Route(
         method="GET", path="/v1/accounts/{id}", scope="accounts:read", handler=accounts.show,
@@ -121,12 +121,12 @@ ROUTES: Final = (
     Route(
         method="GET", path="/v1/ledger/balances", scope="ledger:read", handler=books.balances,
         summary="Read balances, now or as of a closed moment", params=books.BalanceParams,
-        responses={200: books.BalanceList}, problems=("account-kind-unknown", "not-closed"),
+        responses={200: books.BalanceList}, problems=("account-kind-unknown", "not-closed", "not-found"),
     ),
     Route(
         method="GET", path="/v1/ledger/entries", scope="ledger:read", handler=books.entries,
         summary="List entries with their postings", params=books.EntryParams,
-        responses={200: books.EntryPage}, problems=("not-closed",),
+        responses={200: books.EntryPage}, problems=("not-closed", "not-found"),
     ),
     Route(
         method="GET", path="/v1/ledger/entries/{id}", scope="ledger:read", handler=books.entry,
@@ -147,7 +147,7 @@ ROUTES: Final = (
         handler=control.decide, summary="Agree to, or refuse, what another person asked",
         request=Decide, idempotent=True, responses={200: ApprovalView},
         problems=("same-person", "already-decided", "approval-expired", "already-voted",
-                  "approval-stale", "version-conflict"),
+                  "approval-stale", "money-left", "version-conflict"),
     ),
     Route(
         method="GET", path="/v1/items", scope="items:read", handler=control.item_page,

@@ -31,6 +31,7 @@ class Keys:
 
     ttl_s     how long a key is remembered, and thus how long a revoked one may still work
     size_max  how many key ids are remembered, known and unknown
+    asks_max  how many ids are looked up at once: strangers who make up ids cannot take the pool
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Keys:
         monotonic: Callable[[], float],
         ttl_s: float = 3.0,
         size_max: int = 10_000,
+        asks_max: int = 4,
     ) -> None:
         self._pool = pool
         self._access = access
@@ -50,6 +52,7 @@ class Keys:
         self._size_max = size_max
         self._known: dict[str, _Known] = {}
         self._asking: dict[str, asyncio.Lock] = {}
+        self._turns = asyncio.Semaphore(asks_max)
 
     async def caller(self, header: str | None) -> Caller:
         """The caller of an Authorization header; raises Refusal `unauthenticated`.
@@ -77,7 +80,7 @@ class Keys:
                 known = self._known.get(key_id)
                 if known is not None and known.until > self._monotonic():
                     return known
-                async with self._pool.acquire() as conn:
+                async with self._turns, self._pool.acquire() as conn:
                     row = await keys.find_key(conn, key_id)
                 return self._remember(key_id, row)
         finally:

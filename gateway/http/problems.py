@@ -91,6 +91,7 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "reference-taken": _m(409, "The reference is in use", "`client` names who has it."),
     "client-transition": _m(409, "A client does not move that way", "See the table of moves."),
     "client-state": _m(409, "The client's state does not allow this", "Move the client first."),
+    "money-left": _m(409, "The client has money", "Pay it out before the client is archived."),
     "blocks-missing": _m(422, "A restriction says what it blocks", "Give `blocks`."),
     "blocks-misplaced": _m(422, "Only a restriction has blocks", "Leave `blocks` out."),
     # approvals and items

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -34,9 +35,10 @@ from gateway.flows.approving import Approving
 from gateway.flows.outbox import Emitter
 from gateway.flows.views import Amount, NewAccount, NewDeposit, RouteView
 from gateway.flows.webhooks_out import Subscriptions
-from gateway.http.app import build
+from gateway.http.app import ROUTES, build
 from gateway.http.auth import Keys
 from gateway.http.limits import Limiter, Limits
+from gateway.http.openapi import document
 from gateway.http.parts import Parts, Readiness
 from gateway.metrics import GatewayMetrics
 from ledger.ids import Ids
@@ -46,7 +48,7 @@ from ledger.units import Unit
 from tests.support.servers import Database
 
 PEPPER = b"pepper of the tests"
-CHECKERS = ("operations", "compliance")
+DESCRIBED = msgspec.json.decode(document(ROUTES, "0"))
 
 BOOK = Rulebook(
     hash="a" * 64,
@@ -120,6 +122,15 @@ class Clock:
         return time.monotonic() + self.skew_s
 
 
+def declared(method: str, path: str, status: int) -> None:
+    """Whatever a test sends: the status must stand in the description of its route."""
+    for route in ROUTES:
+        template = re.sub(r"\{\w+\}", "[^/?]+", route.path) + r"(\?.*)?"
+        if route.method == method and re.fullmatch(template, path):
+            responses = DESCRIBED["paths"][route.path][method.lower()]["responses"]
+            assert str(status) in responses, (method, route.path, status)
+
+
 @dataclass
 class Api:
     """The application with a client, and ways to make credentials and requests."""
@@ -170,7 +181,9 @@ class Api:
         if key is not None and method != "GET":
             self.count += 1
             sent["Idempotency-Key"] = key or f"key-{self.count}"
-        return await self.client.request(method, path, data=data, headers=sent)
+        answer = await self.client.request(method, path, data=data, headers=sent)
+        declared(method, path, answer.status)
+        return answer
 
     async def new_client(self, reference: str = "c-1", **fields: object) -> dict[str, object]:
         """A client made known; returns its view."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
+from ledger.facts import AccountName, Entry, Posting
+from ledger.units import Done, Unit
 from tests.integration.gateway.conftest import Api
 
 
@@ -331,3 +333,36 @@ async def test_a_new_client_has_an_empty_wallet(api: Api) -> None:
         "client": client["id"],
         "data": [{"currency": "EUR", "available": "0.00", "held": "0.00"}],
     }
+
+
+async def test_a_client_with_money_is_not_archived(api: Api) -> None:
+    """Neither asked for nor applied: money that came in meanwhile stops the checker too."""
+    client = await api.walk(await api.new_client(), "registered", "kyc_pending")
+    held = await (await api.move(client, "restricted", blocks=["login"])).json()
+    asked = await (await api.move(held, "archived")).json()
+    await deposited(api, str(client["id"]))
+    checker = await api.key(role="compliance", owner="d", person="bob")
+
+    applied = await api.call(
+        "POST", f"/v1/approvals/{asked['id']}/decide",
+        {"decision": "approve", "reason": "gone"}, token=checker,
+    )  # fmt: skip
+    again = await api.move(held, "archived")
+
+    assert (applied.status, (await applied.json())["code"]) == (409, "money-left")
+    assert (again.status, (await again.json())["code"]) == (409, "money-left")
+    wallet = await (await api.call("GET", f"/v1/clients/{client['id']}/wallet")).json()
+    assert wallet["data"][0]["available"] == "5.00"
+
+
+async def deposited(api: Api, client_id: str) -> None:
+    """Book five euros into the client's wallet."""
+    sides = (
+        Posting(AccountName("psp_clearing", "acme", "EUR"), 500),
+        Posting(AccountName("client_wallet", client_id, "EUR"), -500),
+    )
+    await api.owner.execute(
+        "INSERT INTO ledger.book (id, entity, currency) VALUES (1, 'fx-eu', 'EUR')"
+    )
+    entry = Entry(1, "deposit", "PY" + "0" * 18, api.clock.now().date(), sides)
+    assert isinstance(await api.lane.submit(Unit((), (entry,))), Done)
