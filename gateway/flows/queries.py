@@ -33,15 +33,18 @@ UPDATE gateway.outbox o
  WHERE o.id = fresh.id
 """
 
-# The first waiting row of each aggregate; a later one is not looked at before it has ended.
+# The first waiting row of each aggregate (a later one is not looked at before it has ended), at
+# most $2 due ones of a lane: one with a long queue hides no other.
 DUE: Final = """
 SELECT id, version, lane, no, kind, aggregate, body, correlation, attempts, created
-  FROM (SELECT DISTINCT ON (lane, aggregate) id, version, lane, no, kind, aggregate, body,
-               correlation, attempts, created, due_at
-          FROM gateway.outbox WHERE state = 'waiting'
-         ORDER BY lane, aggregate, id) first
- WHERE due_at <= $1 AND no IS NOT NULL
- ORDER BY id LIMIT $2
+  FROM (SELECT first.*, row_number() OVER (PARTITION BY lane ORDER BY id) AS nth
+          FROM (SELECT DISTINCT ON (lane, aggregate) id, version, lane, no, kind, aggregate, body,
+                       correlation, attempts, created, due_at
+                  FROM gateway.outbox WHERE state = 'waiting'
+                 ORDER BY lane, aggregate, id) first
+         WHERE due_at <= $1 AND no IS NOT NULL) due
+ WHERE nth <= $2
+ ORDER BY id LIMIT $3
 """
 
 LOOK_OUTBOX: Final = """

@@ -1,7 +1,9 @@
 """Refunds of second charges: asked of the provider once, booked when it says so.
 
 The handler of `psp:` lanes. Knows that a refund bears a reference of its own, always the same, so
-that an unknown outcome is asked about and never guessed. Refuses to know why it is due.
+that an unknown outcome is asked about and never guessed: each try is counted in its row before its
+first byte leaves, and every try but the first begins with the question. Refuses to know why it is
+due.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ledger import entries
 from router import reads
 from router.attempts import Attempts, refund_reference
 from router.intents import Attempt, Payment
-from router.outcomes import Approved, Declined, NotFound, Outcome
+from router.outcomes import Approved, Declined, NotFound, Outcome, Pending, Unknown
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ class Refunds:
         assert found is not None, asked
         payment, attempts, _ = found
         attempt = next(a for a in attempts if a.reference == asked.attempt)
-        outcome = await self._outcome(payment, attempt, first=row.attempts == 0)
+        outcome = await self._outcome(payment, attempt, first=row.attempts == 1)
         return self._ended(payment, attempt, outcome)
 
     async def _outcome(self, payment: Payment, attempt: Attempt, *, first: bool) -> Outcome:
@@ -73,4 +75,5 @@ class Refunds:
             return Ended("done", entries=(booked,))
         if isinstance(outcome, Declined):
             return Ended("refused", f"{outcome.code} {outcome.message}")
-        return Again(f"{type(outcome).__name__} {outcome}"[:200])
+        lost = isinstance(outcome, Unknown | Pending)
+        return Again(f"{type(outcome).__name__} {outcome}"[:200], unknown=lost)

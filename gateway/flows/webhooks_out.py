@@ -18,7 +18,15 @@ import asyncpg
 import msgspec
 
 from gateway.control.audit import Command, audited
-from gateway.control.idempotency import Answer, Idem, claimed, replay_or_refuse, stored
+from gateway.control.idempotency import (
+    Answer,
+    Idem,
+    Stored,
+    claimed,
+    find,
+    replay_or_refuse,
+    stored,
+)
 from gateway.control.refusals import Refusal, not_found
 from gateway.flows import queries as q
 from gateway.flows.outbox import MOVE, Again, Ended, Row, Submit
@@ -167,12 +175,17 @@ class Subscriptions:
         Raises Refusal `not-found`, `event-waiting`.
         """
         lane = f"subscriber:{command.caller.owner}"
-        row = await self._pool.fetchrow(q.EVENT, lane, no)
+        async with self._pool.acquire() as conn:
+            held = await find(conn, idem)
+            row = await conn.fetchrow(q.EVENT, lane, no)
+        if held is not None:
+            return self._replayed(idem, held)
         if row is None:
             raise not_found("event", str(no))
-        answer = Answer(202, msgspec.json.encode({"no": no, "state": "waiting"}))
+        waiting = Refusal("event-waiting", f"event {no} is on its way already")
         if row["state"] == "waiting":
-            raise Refusal("event-waiting", f"event {no} is on its way already")
+            raise waiting
+        answer = Answer(202, msgspec.json.encode({"no": no, "state": "waiting"}))
         now = self._now()
         move = Change(MOVE, (str(row["id"]), row["version"], "waiting", 0, now, None, ""))
         claim = claimed(idem, str(no), "", now, now + CLAIM_ANSWERED, answer)
@@ -181,15 +194,26 @@ class Subscriptions:
         if not isinstance(left, Left):
             return answer
         if left.why is Why.CLAIMED and left.found is not None:
-            held = replay_or_refuse(idem, stored(left.found), now)
-            return held if isinstance(held, Answer) else answer
-        raise Refusal("event-waiting", f"event {no} is on its way already")
+            return self._replayed(idem, stored(left.found))
+        raise waiting
+
+    def _replayed(self, idem: Idem, held: Stored) -> Answer:
+        said = replay_or_refuse(idem, held, self._now())
+        assert isinstance(said, Answer), "the answer is stored with the claim"
+        return said
 
 
 def _check_url(url: str) -> None:
     """An address we may post to: http or https, with a host. "" means none."""
     if not url:
         return
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > URL_CHARACTERS_MAX:
-        raise Refusal("webhook-url", "an address starts with https:// or http:// and names a host")
+    no = Refusal("webhook-url", "an address starts with https:// or http:// and names a host")
+    if len(url) > URL_CHARACTERS_MAX or not url.isprintable() or " " in url:
+        raise no
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a bracket that is not closed, a port beyond 65535
+        raise no from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise no
