@@ -40,7 +40,7 @@ from config.log import event, set_up
 from config.rulebook import Rulebook
 from config.settings import PlatformServer, Settings, peers
 from gateway import migrate
-from gateway.control import access, items, keys
+from gateway.control import access, idempotency, items, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
 from gateway.flows import queries as flow_queries
@@ -80,6 +80,7 @@ log = logging.getLogger("gateway.daemon")
 
 T = TypeVar("T")
 READ_STATEMENT_S: Final = 10.0
+PURGE_EVERY_S: Final = 600.0
 
 
 class CannotStart(Exception):
@@ -88,6 +89,10 @@ class CannotStart(Exception):
     def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
         super().__init__(message)
         self.findings = findings
+
+
+class Unreachable(Exception):
+    """The database did not answer at the start; its own error is the cause."""
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -181,6 +186,8 @@ def main(settings: Settings, *, adopt: bool = False) -> int:
         return _refuse(str(error), error.findings)
     except (rulebooks.RulebookDiffers, ServersError, migrate.MigrationError) as error:
         return _refuse(str(error), ())
+    except Unreachable as error:
+        return _refuse(f"the database cannot be used: {error.__cause__!r}", ())
     return 0
 
 
@@ -202,8 +209,11 @@ async def open_house(
     clocks = real_clocks()
     ids = Ids(lambda: time.time_ns() // 1_000_000, clocks.random_bytes)
     async with AsyncExitStack() as opened:
-        pool = await opened.enter_async_context(_pool(settings, addresses.dsn))
-        await _agree(pool, book, ids, clocks, adopt=adopt)
+        try:
+            pool = await opened.enter_async_context(_pool(settings, addresses.dsn))
+            await _agree(pool, book, ids, clocks, adopt=adopt)
+        except (OSError, asyncpg.PostgresConnectionError, TimeoutError) as error:
+            raise Unreachable from error
         redis = await opened.enter_async_context(_redis(settings, addresses.redis_url))
         connections = max([each.connections_max for each in settings.psps.values()], default=1)
         transport = await opened.enter_async_context(open_transport(connections_max=connections))
@@ -475,10 +485,22 @@ class House:
         if "api" in parts:
             services.append(("resolver", self.resolver.run()))
             services.append(("outbox", self.outbox_owner.run(self.outbox.run)))
+            services.append(("purge", self._purge()))
         if "sessions" in parts:
             for name, (owner, platform, _) in self.platforms.items():
                 services.append((f"platform:{name}", owner.run(platform.run)))
         return services
+
+    async def _purge(self) -> None:
+        """Forget idempotency keys that are older than their promise, a few at a time."""
+        while True:
+            try:
+                async with self.pool.acquire() as conn:
+                    gone = await idempotency.purge(conn, self.clocks.now())
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                event(log, "purge.database_away", why=repr(error))
+                gone = 0
+            await asyncio.sleep(PURGE_EVERY_S if gone == 0 else 1.0)
 
     async def _drained(self) -> None:
         """Let the walks under way end in time; what does not is resumed from its rows."""
