@@ -95,6 +95,17 @@ def account_moved(
     return Change(ACCOUNT_MOVE, row), event
 
 
+def account_parked(account: Account, reason: str, at: datetime, actor: str) -> tuple[Change, ...]:
+    """Nobody looks at this account again by itself; the state stays, the event says why."""
+    row = (
+        *(account.id, account.version, account.login, account.state.value, account.attempts),
+        *(reason, None, "", None, at),
+    )
+    cause = {"reason": reason}
+    event = _event(account.id, account.state, account.state, "parked", cause, actor, at)
+    return Change(ACCOUNT_MOVE, row), event
+
+
 def operation_queued(
     operation: Operation, actor: str, cause: Mapping[str, object] = _EMPTY
 ) -> tuple[Change, ...]:
@@ -160,6 +171,20 @@ def operation_moved(
     )
     name = operation_event(operation.state, to)
     event = _event(operation.id, operation.state, to, name, cause, actor, at)
+    return Change(OPERATION_MOVE, row), event
+
+
+def operation_parked(
+    operation: Operation, reason: str, at: datetime, actor: str
+) -> tuple[Change, ...]:
+    """Nobody looks at this operation again by itself; the state stays, the event says why."""
+    row = (
+        *(operation.id, operation.version, operation.state.value, operation.ticket),
+        *(operation.attempts, operation.lookups, reason, operation.sent_at),
+        *(operation.unknown_at, None, "", None, at),
+    )
+    cause = {"reason": reason}
+    event = _event(operation.id, operation.state, operation.state, "parked", cause, actor, at)
     return Change(OPERATION_MOVE, row), event
 
 

@@ -25,11 +25,16 @@ from ledger import entries, units
 from ledger.facts import Entry
 from ledger.ids import Ids
 from ledger.money import Money, currency
-from ledger.units import Change, Unit
+from ledger.units import Change, Unit, Why
 
 ACTOR: Final = "svc.mt"
 GIVE_UP: Final = timedelta(hours=24)
+UNKNOWN_TOO_LONG: Final = timedelta(hours=1)  # then a person hears of it; we go on asking
 PAUSE_FIRST_S, PAUSE_MAX_S = 1.0, 60.0
+
+
+class Unbookable(Exception):
+    """The books will not take what the platform did: a mistake of ours, for a person."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -83,9 +88,21 @@ class Crediter:
             case _:
                 await self._rest(operation)
 
+    def too_old(self, operation: Operation) -> bool:
+        """Whether it waited so long that it will not be sent any more."""
+        queued = operation.state is OperationState.QUEUED
+        return queued and operation.created + GIVE_UP < self._now()
+
+    async def park(self, operation: Operation, why: str) -> None:
+        """Look at it no more: its handling fails again and again, a person must find out why."""
+        text = f"handling it fails: {why}"[:300].replace("\0", "")
+        item = self._item("credit-parked", operation.id, text, operation)
+        parked = rows.operation_parked(operation, "parked", self._now(), ACTOR)
+        await self._lane.submit(Unit((self._ownership.still(), *parked, item)))
+
     async def _send(self, operation: Operation, case: Case | None) -> None:
         now = self._now()
-        if operation.created + GIVE_UP < now:
+        if self.too_old(operation):
             why = f"it could not be sent since {operation.created.isoformat()}"
             await self._ended(operation, case, OperationState.REFUSED, "given_up", why)
             return
@@ -141,8 +158,17 @@ class Crediter:
                 )
             case Wait():
                 await self._moved(
-                    operation, OperationState.UNKNOWN, lookups=step.lookups, due_at=step.until
-                )
+                    operation, OperationState.UNKNOWN, lookups=step.lookups, due_at=step.until,
+                    extra=self._alarm(operation),
+                )  # fmt: skip
+
+    def _alarm(self, operation: Operation) -> tuple[Change, ...]:
+        """An item when nobody could say for too long what became of it; the asking goes on."""
+        since = operation.unknown_at
+        if since is None or self._now() - since < UNKNOWN_TOO_LONG:
+            return ()
+        why = f"{self._server} has not said since {since.isoformat()} whether it was done"
+        return (self._item("credit-unknown", operation.id, why, operation),)
 
     async def _done(
         self, operation: Operation, case: Case | None, ticket: int | None,
@@ -205,14 +231,22 @@ class Crediter:
         self, operation: Operation, to: OperationState, *, outcome: Outcome | None = None,
         extra: tuple[Change, ...] = (), booked: tuple[Entry, ...] = (), **columns: Any,
     ) -> bool:  # fmt: skip
-        """One unit: the move with its event, the calls made, entries, what is told. Ours only."""
+        """One unit: the move with its event, the calls made, entries, what is told. Ours only.
+
+        False when another owner has it or it has moved. Raises Unbookable.
+        """
         now = self._now()
         calls: tuple[Change, ...] = ()
         if outcome is not None:
             calls = rows.jobs_logged(operation.id, operation.attempts, self._server, outcome)
         move = rows.operation_moved(operation, to, at=now, actor=ACTOR, **columns)
         unit = Unit((self._ownership.still(), *move, *calls, *extra), booked)
-        return isinstance(await self._lane.submit(unit), units.Done)
+        left = await self._lane.submit(unit)
+        if isinstance(left, units.Done):
+            return True
+        if left.why not in (Why.CHECK, Why.STALE):
+            raise Unbookable(f"{left.kind} {left.key}: {left.why.value}")
+        return False
 
     def _entry(self, kind: str, operation: Operation, case: Case | None) -> tuple[Entry, ...]:
         assert case is not None, f"{operation.id} has no payment behind it"

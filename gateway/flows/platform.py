@@ -1,7 +1,8 @@
 """The work of a platform server's owner: its session kept, its due rows handled one by one.
 
 Knows which rows are due. Refuses to know what is done with each (`provisioning.py`,
-`crediting.py`), and works only while it owns the server.
+`crediting.py`), and works only while it owns the server. A row that fails in a way of its own is
+parked with an item after some tries, and its neighbours go on.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import asyncpg
 from bridge import reads
 from bridge.pool import Pool
 from bridge.session import SessionState
+from bridge.states import Account, Operation
 from config.log import event
 from gateway.flows.crediting import Crediter
+from gateway.flows.faults import Patience, away
 from gateway.flows.provisioning import AccountMaker
 from gateway.flows.settlement import Case
 
@@ -50,6 +53,7 @@ class Platform:
         self._case = case
         self._now = now
         self._wake = asyncio.Event()
+        self._patience = Patience()
 
     def wake(self) -> None:
         """A row of this server was just committed here."""
@@ -62,28 +66,61 @@ class Platform:
             tasks.create_task(self._work(), name="rows")
 
     async def _work(self) -> None:
+        before: frozenset[tuple[str, int]] = frozenset()
         while True:
             self._wake.clear()
-            live = self._sessions.status().state is SessionState.LIVE
             try:
-                busy = live and await self._pass()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-                event(log, "platform.database_away", why=repr(error))
-                busy = False
-            if not busy:
+                seen = await self._pass()
+            except Exception as error:
+                if not away(error):
+                    raise
+                event(log, "platform.world_away", server=self._sessions.server.id, why=repr(error))
+                seen = frozenset()
+            if seen <= before:  # nothing is due, or nothing that was has moved
                 await self._pause()
+            before = seen
 
-    async def _pass(self) -> bool:
-        """Handle what is due; whether there was anything."""
+    async def _pass(self) -> frozenset[tuple[str, int]]:
+        """Handle what is due; which rows that were, in which versions.
+
+        Without a session only what will never be sent is looked at: it goes back to the wallet.
+        """
         server, now = self._sessions.server.id, self._now()
+        live = self._sessions.status().state is SessionState.LIVE
         async with self._pool.acquire() as conn:
-            accounts = await reads.accounts_due(conn, server, now, DUE_MAX)
+            accounts = await reads.accounts_due(conn, server, now, DUE_MAX) if live else ()
             operations = await reads.operations_due(conn, server, now, DUE_MAX)
-        for account in accounts:
-            await self._accounts.handle(account)
-        for operation in operations:
-            await self._credits.handle(operation, await self._case(operation.payment_id))
-        return bool(accounts or operations)
+        rows: list[Account | Operation] = [*accounts]
+        rows += [o for o in operations if live or self._credits.too_old(o)]
+        for row in rows:
+            await self._handle(row)
+        return frozenset((row.id, row.version) for row in rows)
+
+    async def _handle(self, row: Account | Operation) -> None:
+        """One row; when it fails in a way of its own, its neighbours are handled all the same."""
+        try:
+            if isinstance(row, Account):
+                await self._accounts.handle(row)
+            else:
+                await self._credits.handle(row, await self._case(row.payment_id))
+        except Exception as error:
+            if away(error):
+                raise
+            log.exception("platform.row_failed", extra={"facts": {"row": row.id}})
+            if self._patience.lost(row.id):
+                await self._park(row, f"{type(error).__name__}: {error}")
+        else:
+            self._patience.forget(row.id)
+
+    async def _park(self, row: Account | Operation, why: str) -> None:
+        """Set it aside as it stands now: what failed may have moved it before."""
+        async with self._pool.acquire() as conn:
+            account = await reads.account(conn, row.id)
+            operation = await reads.operation(conn, row.id)
+        if account is not None:
+            await self._accounts.park(account, why)
+        if operation is not None:
+            await self._credits.park(operation, why)
 
     async def _pause(self) -> None:
         try:

@@ -36,6 +36,7 @@ from ledger.units import Change, Unit, Why
 
 ACTOR: Final = "svc.mt"
 TRIES_MAX: Final = 5
+STUCK_AFTER: Final = 10  # tries without an end; then a person hears of it, and we go on trying
 PAUSE_FIRST_S, PAUSE_MAX_S = 1.0, 60.0
 CLAIM_ANSWERED: Final = timedelta(seconds=30)
 
@@ -213,6 +214,13 @@ class AccountMaker:
         outcome = await self._provisioner.create(sent, self._passwords(), may_send)
         await self._answered(sent, outcome)
 
+    async def park(self, account: Account, why: str) -> None:
+        """Look at it no more: its handling fails again and again, a person must find out why."""
+        text = f"handling it fails: {why}"[:300].replace("\0", "")
+        item = self._item("account-parked", account, text)
+        parked = rows.account_parked(account, "parked", self._now(), ACTOR)
+        await self._lane.submit(Unit((self._ownership.still(), *parked, item)))
+
     async def _login(self, account: Account) -> int | None:
         """The number leased for this account; None when the range is used up (an item says so)."""
         if account.login is not None:
@@ -246,6 +254,9 @@ class AccountMaker:
         extra: tuple[Change, ...] = ()
         if to in (AccountState.REQUESTED, AccountState.UNKNOWN):
             columns |= {"due_at": self._pause(account), "reason": _reason(outcome)}
+            if account.attempts >= STUCK_AFTER:
+                why = f"{account.attempts} tries at {account.server} had no end: {_reason(outcome)}"
+                extra = (self._item("account-stuck", account, why),)
         elif to is not AccountState.VERIFIED:
             columns["reason"] = _reason(outcome)
             assert isinstance(outcome, Refused)
