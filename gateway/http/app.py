@@ -121,7 +121,8 @@ ROUTES: Final = (
     Route(
         method="GET", path="/v1/ledger/balances", scope="ledger:read", handler=books.balances,
         summary="Read balances, now or as of a closed moment", params=books.BalanceParams,
-        responses={200: books.BalanceList}, problems=("account-kind-unknown", "not-closed", "not-found"),
+        responses={200: books.BalanceList},
+        problems=("account-kind-unknown", "not-closed", "not-found"),
     ),
     Route(
         method="GET", path="/v1/ledger/entries", scope="ledger:read", handler=books.entries,

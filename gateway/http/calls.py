@@ -14,7 +14,7 @@ from gateway.control.access import Caller
 from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.http.bodies import P, read_params
-from gateway.http.idempotency import HEADER, fingerprint, read_key
+from gateway.http.idempotency import fingerprint
 from gateway.http.parts import Parts
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -27,17 +27,19 @@ class Call:
     """What a handler is given.
 
     caller       NOBODY on public routes
+    key          its Idempotency-Key on routes that demand one
     body         the raw bytes; `order` is what they decoded to on routes that take a body
     correlation  joins everything that follows from this request
     """
 
-    __slots__ = ("body", "caller", "correlation", "order", "parts", "request")
+    __slots__ = ("body", "caller", "correlation", "key", "order", "parts", "request")
 
     def __init__(self, request: web.Request, parts: Parts, correlation: str) -> None:
         self.request = request
         self.parts = parts
         self.correlation = correlation
         self.caller = NOBODY
+        self.key = ""
         self.body = b""
         self.order: object = None
 
@@ -46,10 +48,12 @@ class Call:
         return Command(self.caller, reason, self.correlation, self.parts.now())
 
     def idem(self) -> Idem:
-        """The request's own identity; raises Refusal when it has none."""
+        """The request's own identity, on routes that demand a key."""
+        assert self.key, self.request.path
         request = self.request
-        key = read_key(request.headers.get(HEADER))
-        return Idem(self.caller.owner, key, fingerprint(request.method, request.path, self.body))
+        return Idem(
+            self.caller.owner, self.key, fingerprint(request.method, request.path, self.body)
+        )
 
     def path(self, name: str) -> str:
         """A variable of the route's path."""

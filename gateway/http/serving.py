@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
+from config.log import TRACE
 from gateway.control.access import need
 from gateway.control.refusals import Refusal
 from gateway.http import problems
@@ -92,6 +93,7 @@ class Serving:
         parts = self._parts
         began = parts.monotonic()
         call = Call(request, parts, correlation(request, parts))
+        TRACE.set(call.correlation)  # until this connection's next request sets its own
         try:
             response = await self._answer(call)
         except Refusal as no:
@@ -118,7 +120,7 @@ class Serving:
             need(call.caller, route.scope)
             await parts.limiter.admit(call.caller.owner, reads=route.reads)
         if route.idempotent:
-            read_key(request.headers.get(HEADER))  # refused before a word about the body
+            call.key = read_key(request.headers.get(HEADER))  # before a word about the body
         if route.request is not None:
             await self._read(call)
         return await route.handler(call)
@@ -174,7 +176,6 @@ def _facts(call: Call) -> dict[str, object]:
     return {
         "method": request.method,
         "path": request.path,
-        "correlation": call.correlation,
         "caller": call.caller.owner,
         "key": call.caller.key_id,
     }
