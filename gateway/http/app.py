@@ -69,7 +69,9 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path="/v1/clients/{id}/wallet", scope="ledger:read", handler=clients.wallet,
-        summary="Read a client's wallet", responses={200: clients.WalletView},
+        summary="Read a client's wallet, now or as of a closed moment",
+        params=clients.WalletParams, responses={200: clients.WalletView},
+        problems=("not-closed",),
     ),
     # trading accounts
     Route(

@@ -5,8 +5,9 @@ Knows which books a caller may see. Refuses to compute: the ledger answers, or s
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -18,6 +19,8 @@ from gateway.http.calls import Call, reply
 from gateway.http.paging import Limit, NumberCursor
 from ledger import money, reads
 from ledger.chart import ACCOUNTS
+
+T = TypeVar("T")
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Entity = Annotated[str, Meta(max_length=32)]
@@ -100,13 +103,16 @@ async def balances(call: Call) -> web.Response:
         raise Refusal("account-kind-unknown", f"the chart has no {asked.kind!r}")
     books = _books(call, asked.entity)
     async with call.parts.pool.acquire() as conn:
-        try:
-            found = await reads.balances(
-                conn, list(books), kind=asked.kind or None, owner=asked.owner or None,
-                as_of=asked.as_of, limit=asked.limit + 1,
-            )  # fmt: skip
-        except reads.StillOpen as early:
-            raise _too_early(early) from None
+        found = await closed(
+            reads.balances(
+                conn,
+                list(books),
+                kind=asked.kind or None,
+                owner=asked.owner or None,
+                as_of=asked.as_of,
+                limit=asked.limit + 1,
+            )
+        )
     data = tuple(_balance(held, books) for held in found[: asked.limit])
     return reply(BalanceList(data, asked.as_of, len(found) <= asked.limit))
 
@@ -116,13 +122,16 @@ async def entries(call: Call) -> web.Response:
     asked = call.params(EntryParams)
     books = _books(call, asked.entity)
     async with call.parts.pool.acquire() as conn:
-        try:
-            found = await reads.entries(
-                conn, list(books), key=asked.key or None, as_of=asked.as_of, after=asked.after,
+        found = await closed(
+            reads.entries(
+                conn,
+                list(books),
+                key=asked.key or None,
+                as_of=asked.as_of,
+                after=asked.after,
                 limit=asked.limit + 1,
-            )  # fmt: skip
-        except reads.StillOpen as early:
-            raise _too_early(early) from None
+            )
+        )
     data = found[: asked.limit]
     following = data[-1].id if len(found) > asked.limit and not asked.key else None
     return reply(EntryPage(tuple(_entry(entry, books) for entry in data), following))
@@ -152,9 +161,14 @@ def _books(call: Call, entity: str) -> dict[int, str]:
     return reach
 
 
-def _too_early(early: reads.StillOpen) -> Refusal:
-    facts = {"horizon": early.horizon}
-    return Refusal("not-closed", "the books are not closed up to that moment yet", facts)
+async def closed(reading: Awaitable[T]) -> T:
+    """What a read of the books says; raises Refusal `not-closed` when it is too early to ask."""
+    try:
+        return await reading
+    except reads.StillOpen as early:
+        facts = {"horizon": early.horizon}
+        said = "the books are not closed up to that moment yet"
+        raise Refusal("not-closed", said, facts) from None
 
 
 def _balance(held: reads.Balance, books: dict[int, str]) -> BalanceView:

@@ -5,6 +5,7 @@ Knows paths and parameters. Refuses to decide a move; `flows/onboarding.py` does
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Meta
 
 from gateway.control.refusals import not_found
 from gateway.http.bodies import Params
+from gateway.http.books import Moment, closed
 from gateway.http.calls import Call, answered, reply
 from gateway.http.paging import Cursor, Limit, cut
 from gateway.people import clients
@@ -36,6 +38,12 @@ class ClientParams(Params, frozen=True):
     reference: Annotated[str, Meta(max_length=64)] = ""
 
 
+class WalletParams(Params, frozen=True):
+    """Now, or as of a closed moment of the past, RFC 3339 with its offset."""
+
+    as_of: Moment | None = None
+
+
 class WalletLine(msgspec.Struct, frozen=True):
     """What the broker owes the client in one currency: free, and set aside."""
 
@@ -48,6 +56,7 @@ class WalletView(msgspec.Struct, frozen=True):
     """A client's wallet, one line a currency."""
 
     client: str
+    as_of: datetime | None
     data: tuple[WalletLine, ...]
 
 
@@ -96,13 +105,17 @@ async def history(call: Call) -> web.Response:
 
 async def wallet(call: Call) -> web.Response:
     """GET /v1/clients/{id}/wallet."""
+    as_of = call.params(WalletParams).as_of
     client = await known(call, call.path("id"))
     lines: dict[str, dict[str, int]] = {client.currency: {}}
     async with call.parts.pool.acquire() as conn:
         for kind in WALLET:
-            for held in await books.balances(conn, [client.book], kind=kind, owner=client.id):
+            for held in await closed(
+                books.balances(conn, [client.book], kind=kind, owner=client.id, as_of=as_of)
+            ):
                 lines.setdefault(held.currency, {})[kind] = held.minor
-    return reply(WalletView(client.id, tuple(_line(code, lines[code]) for code in sorted(lines))))
+    data = tuple(_line(code, lines[code]) for code in sorted(lines))
+    return reply(WalletView(client.id, as_of, data))
 
 
 def _line(code: str, minor: dict[str, int]) -> WalletLine:

@@ -331,6 +331,7 @@ async def test_a_new_client_has_an_empty_wallet(api: Api) -> None:
 
     assert await answer.json() == {
         "client": client["id"],
+        "as_of": None,
         "data": [{"currency": "EUR", "available": "0.00", "held": "0.00"}],
     }
 
