@@ -107,13 +107,16 @@ class Composer:
     def proceed(self, case: Case, source: str) -> Settlement:
         """What the rows ask for without news: a walk that stopped between two attempts."""
         step = next_step(case.payment, case.attempts, case.route, self.policy, self.now())
-        changes: tuple[Change, ...] = ()
-        left = [attempt for attempt in case.attempts if attempt.state in OPEN]
-        if isinstance(step, Finish) and step.due is None and left:
-            if case.payment.state is not PaymentState.IN_PROGRESS:  # else it goes to review
-                why = f"{left[-1].psp} never said what became of {left[-1].reference}"
-                changes = (self._item("attempt-unresolved", left[-1].reference, why, case.payment),)
-        return self._with_step(case, step, changes, source)
+        return self._with_step(case, step, (), source)
+
+    def parked(self, case: Case, why: str) -> Settlement:
+        """Nobody looks at it again by itself: its handling fails again and again."""
+        payment = case.payment
+        text = f"handling {payment.id} fails: {why}"[:300].replace("\0", "")
+        after = moves.due(payment, None)
+        changes = rows.payment_moved(payment, after, ACTOR, self.now())
+        item = self._item("payment-parked", payment.id, text, payment)
+        return Settlement(msgspec.structs.replace(case, payment=after), (*changes, item), ())
 
     def lease_until(self) -> datetime:
         """The end of a lease taken now."""
@@ -131,12 +134,22 @@ class Composer:
             return self._charge_next(case, step, changes)
         before, now = case.payment, self.now()
         after = moves.follow(before, step)
+        changes += self._unresolved(case, step)
         changes += rows.payment_moved(before, after, ACTOR, now, {"source": source})
         case = msgspec.structs.replace(case, payment=after)
         if not isinstance(step, Finish) or after.state is before.state:
             return Settlement(case, changes, ())
         case, more, booked = self._finish(case, before, after)
         return Settlement(case, (*changes, *more, self.told(case)), booked, decided=True)
+
+    def _unresolved(self, case: Case, step: Step) -> tuple[Change, ...]:
+        """An attempt left open beside a decided payment, about which asking has come to its end."""
+        left = [attempt for attempt in case.attempts if attempt.state in OPEN]
+        asked = isinstance(step, Finish) and step.due is None and left
+        if not asked or case.payment.state is PaymentState.IN_PROGRESS:  # that goes to review
+            return ()
+        why = f"{left[-1].psp} never said what became of {left[-1].reference}"
+        return (self._item("attempt-unresolved", left[-1].reference, why, case.payment),)
 
     def told(self, case: Case) -> Change:
         """What the calling system hears of a deposit that reached an end."""
