@@ -61,7 +61,7 @@ from gateway.http.limits import Limiter
 from gateway.http.limits import Limits as RequestLimits
 from gateway.http.parts import Parts
 from gateway.lifecycle import Lifecycle
-from gateway.metrics import GatewayMetrics, watch_loop
+from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from gateway.owners import LIMIT_S, Ownership
 from gateway.servers import EmbeddedSettings, ServersError, embedded
 from ledger import queries as ledger_queries
@@ -306,6 +306,7 @@ class House:
         )
         connect = partial(connect_writer, addresses.dsn, transaction_s=limits.transaction_s)
         self.lane = Lane(self.replica, connect, Numbers(), clocks.monotonic, limits, self.metrics)
+        self.counted = CountedLane(self.lane, self.metrics)
 
     def owner(self, name: str) -> Ownership:
         """A name to own, on a direct connection that the server ends after silence."""
@@ -332,7 +333,7 @@ class House:
         self.outbox_owner = self.owner("outbox")
         self.outbox = self._outbox(told)
         self.deposits = Deposits(
-            lane=self.lane, pool=self.pool, rules=_compiled(router.rules.compile(self.book)),
+            lane=self.counted, pool=self.pool, rules=_compiled(router.rules.compile(self.book)),
             rulebook=self.rulebook, breakers=breakers, attempts=self.attempts,
             composer=self.composer, outbox=self.outbox, ids=self.ids,
             boot_time=self.clocks.boot_time,
@@ -340,7 +341,7 @@ class House:
             observer=self.metrics,
         )  # fmt: skip
         self.resolver = Resolver(
-            pool=self.pool, lane=self.lane, deposits=self.deposits, attempts=self.attempts,
+            pool=self.pool, lane=self.counted, deposits=self.deposits, attempts=self.attempts,
             composer=self.composer,
         )  # fmt: skip
         self.mapping = _compiled(bridge.mapping.compile(self.book))
@@ -367,7 +368,7 @@ class House:
         refunds = Refunds(self.pool, self.attempts, self.outbox_owner, now)
         handlers = {"subscriber:": webhooks.deliver, "psp:": refunds.handle}
         return Outbox(
-            self.pool, self.lane, self.outbox_owner, self.book.outbox, handlers, self.ids, now
+            self.pool, self.counted, self.outbox_owner, self.book.outbox, handlers, self.ids, now
         )
 
     def _key(self) -> bytes:
@@ -381,12 +382,12 @@ class House:
         lease_s = 2 * (server.call_timeout_s + server.dial_timeout_s) + 1
         makes = AccountMaker(
             server=name, replica=self.replica, provisioner=Provisioner(sessions), pool=self.pool,
-            lane=self.lane, ownership=owner, mapping=self.mapping, lease_s=2 * lease_s,
+            lane=self.counted, ownership=owner, mapping=self.mapping, lease_s=2 * lease_s,
             ids=self.ids, emit=self.emit,
             passwords=partial(new_passwords, self.clocks.random_bytes), now=now, boot_time=boot,
         )  # fmt: skip
         credits = Crediter(
-            server=name, replica=self.replica, crediting=Crediting(sessions), lane=self.lane,
+            server=name, replica=self.replica, crediting=Crediting(sessions), lane=self.counted,
             ownership=owner, limits=Limits(lease_s, settle_time_s), ids=self.ids, emit=self.emit,
             now=now, boot_time=boot,
         )  # fmt: skip
@@ -413,7 +414,7 @@ class House:
         self.life.watch("redis", lambda: "lost" if limiter.degraded else "")
         roles = _compiled(access.compile(self.book))
         onboarding = Onboarding(
-            self.lane, self.pool, self.book, self.ids, self.emit, self.clocks.now
+            self.counted, self.pool, self.book, self.ids, self.emit, self.clocks.now
         )
         return Parts(
             pool=self.pool,
@@ -424,15 +425,15 @@ class House:
             limiter=limiter, rulebook=self.book, ids=self.ids, now=self.clocks.now,
             monotonic=self.clocks.monotonic, deposits=self.deposits,
             accounts=Accounts(
-                lane=self.lane, pool=self.pool, mapping=self.mapping, rulebook=self.rulebook,
+                lane=self.counted, pool=self.pool, mapping=self.mapping, rulebook=self.rulebook,
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
             ),
             onboarding=onboarding,
             approving=Approving(
-                self.lane, self.pool, self.ids, self.emit, onboarding.appliers, self.clocks.now
+                self.counted, self.pool, self.ids, self.emit, onboarding.appliers, self.clocks.now
             ),
             subscriptions=Subscriptions(
-                self.lane, self.pool, self.ids, self._key(), self.clocks.now
+                self.counted, self.pool, self.ids, self._key(), self.clocks.now
             ),
             sessions=self._sessions, readiness=self.life.readiness, metrics=self.metrics,
             refresh_metrics=self._refresh_metrics, version=version("brokerd"),
