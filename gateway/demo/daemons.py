@@ -33,6 +33,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     name       of its settings' file, log and pid file
     folder     where these files stand
     rulebook   the folder of its rulebook
+    platforms  the address of each; psps likewise
     authority  the certificate that the platform's is signed with
     """
 
@@ -44,6 +45,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     psps: Mapping[str, str]
     authority: Path
     requests_per_s: int = 1000
+    answer_within_s: float = 15.0
+    call_timeout_s: float = 3.0  # of the platform
 
 
 def platform_urls(book: Rulebook, peer: Peer) -> Mapping[str, str]:
@@ -59,7 +62,7 @@ def write_settings(wish: Wish, secrets: Secrets) -> Path:
             "database", dsn=_file(secrets, "daemon-dsn"), owner_dsn=_file(secrets, "owner-dsn")
         ),
         _section("redis", url=_file(secrets, "redis-url")),
-        _section("http", port=wish.port),
+        _section("http", port=wish.port, answer_within_s=wish.answer_within_s),
         _section("control", pepper=_file(secrets, "pepper")),
         _section("control.limits", requests_per_s=wish.requests_per_s, burst=wish.requests_per_s),
         _section("process", drain_s=5),
@@ -75,8 +78,8 @@ def write_settings(wish: Wish, secrets: Secrets) -> Path:
 def _platform(name: str, url: str, wish: Wish, secrets: Secrets) -> str:
     return _section(
         f"platforms.{name}", url=url, manager_login=MANAGER, ca=str(wish.authority),
-        password=_file(secrets, "mt5-manager"), dial_timeout_s=2, call_timeout_s=3,
-        backoff_first_s=0.5, backoff_max_s=5,
+        password=_file(secrets, "mt5-manager"), dial_timeout_s=2, backoff_first_s=0.5,
+        call_timeout_s=wish.call_timeout_s, backoff_max_s=5,
     )  # fmt: skip
 
 

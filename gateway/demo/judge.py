@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -119,25 +119,32 @@ class Judge:
 
         Returns the summary and, in words, everything that is wrong.
         """
+        return judged(await self.found(), since)
+
+    async def found(self, but: Collection[str] = ()) -> Found:
+        """All books, once everything has come to rest or the time for that is over.
+
+        but  ids that were left to a person on purpose, and are not waited for
+        """
         conn = await asyncpg.connect(self._dsn)
         try:
-            await self._rest(conn)
+            await self._rest(conn, but)
             found = await self._look(conn)
         finally:
             await conn.close()
         events = await self._events()
         wrong = await verify.run(self._dsn)
-        found = msgspec.structs.replace(
+        return msgspec.structs.replace(
             found, events=events, told=frozenset(self._ear.told), wrong=wrong,
             disordered=tuple(self._ear.disordered),
         )  # fmt: skip
-        return judged(found, since)
 
-    async def _rest(self, conn: asyncpg.Connection) -> None:
+    async def _rest(self, conn: asyncpg.Connection, but: Collection[str]) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + DRAIN_LIMIT_S
         while loop.time() < until:
-            if not unfinished(await self._look(conn)) and await self._all_told():
+            left = without(unfinished(await self._look(conn)), but)
+            if not left and await self._all_told():
                 return
             await asyncio.sleep(POLL_S)
 
@@ -171,6 +178,11 @@ class Judge:
             self._pulled += page["data"]
 
 
+def without(lines: Sequence[str], names: Collection[str]) -> list[str]:
+    """The lines that speak of none of these ids."""
+    return [line for line in lines if not any(name in line for name in names)]
+
+
 def unfinished(found: Found) -> list[str]:
     """What has not come to its end yet."""
     left = [
@@ -189,25 +201,29 @@ def unfinished(found: Found) -> list[str]:
     return left
 
 
+def compared(found: Found) -> list[str]:
+    """Everything that does not agree between the books, in words."""
+    dead = found.outbox.get("dead", 0)
+    return [
+        *(f"{it.code} {it.subject}: {it.detail}" for it in found.wrong),
+        *unfinished(found), *_charges(found), *_deals(found), *_platform_mismatches(found),
+        *_told(found), *([f"{dead} rows of the outbox are dead"] if dead else ()),
+    ]  # fmt: skip
+
+
 def judged(found: Found, since: datetime) -> tuple[Summary, list[str]]:
     """The summary of a run that began at `since`, and everything that is wrong, in words."""
     codes = Counter(wrong.code for wrong in found.wrong)
-    mismatched = _platform_mismatches(found)
     asked = _asked(found.attempts, since)
-    dead = found.outbox.get("dead", 0)
-    wrong = [
-        *(f"{it.code} {it.subject}: {it.detail}" for it in found.wrong),
-        *unfinished(found), *_charges(found), *_deals(found), *mismatched, *_told(found),
-        *([f"{dead} rows of the outbox are dead"] if dead else ()), *_too_few(asked),
-    ]  # fmt: skip
+    wrong = [*compared(found), *_too_few(asked)]
     summary = Summary(
         ok=not wrong,
         deposits=asked,
         ledger=Ledger(
             sum(codes[code] for code in UNBALANCED), sum(codes[code] for code in OFF_BALANCE)
         ),
-        platform=Platform(len(found.platform["accounts"]), len(mismatched)),
-        webhooks=Webhooks(len(found.told), dead),
+        platform=Platform(len(found.platform["accounts"]), len(_platform_mismatches(found))),
+        webhooks=Webhooks(len(found.told), found.outbox.get("dead", 0)),
     )
     return summary, wrong
 
