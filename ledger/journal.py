@@ -24,6 +24,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 ENTRY_ID_BLOCK = 1000  # the sequence's increment: one round trip buys this many ids
 
 
+CONTENT_BYTES = 16
 ACCOUNTS_KEPT = 200_000  # numbers remembered before the cache starts anew
 
 
@@ -62,13 +63,18 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 def content(entry: Entry) -> bytes:
-    """Sixteen bytes that differ when anything in the entry differs: BLAKE2b over a JSON array.
+    """Sixteen bytes that differ when anything in the entry differs: the first half of a SHA-256.
 
-    They are compared with what is stored: neither the order nor the form may ever change.
+    They are compared with what is stored, and `verify` computes them again in SQL from the rows
+    (`queries.ALTERED_ENTRIES`): neither order nor form may ever change. Free text bears its length.
     """
-    sides = [(p.account.kind, p.account.owner, p.account.currency, p.minor) for p in entry.postings]
-    said = (entry.book, entry.kind, entry.key, entry.effective, entry.ref, sides)
-    return hashlib.blake2b(msgspec.json.encode(said), digest_size=16).digest()
+    key, ref = entry.key, entry.ref
+    said = f"{entry.book} {ENTRIES[entry.kind]} {entry.effective} {len(key)}:{key} {len(ref)}:{ref}"
+    for posting in entry.postings:
+        name = posting.account
+        owner = f"{len(name.owner)}:{name.owner}"
+        said += f" {ACCOUNTS[name.kind].number} {owner} {name.currency} {posting.minor}"
+    return hashlib.sha256(said.encode()).digest()[:CONTENT_BYTES]
 
 
 class Numbers:

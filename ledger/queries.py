@@ -275,6 +275,21 @@ SELECT book_id || '/' || account_id AS subject,
         WINDOW w AS (PARTITION BY p.book_id, p.account_id ORDER BY p.version)) chain
  WHERE version <> last + 1 OR balance <> before + amount OR recorded < recorded_before
 """
+# The form of `journal.content`, computed from the rows.
+ALTERED_ENTRIES: Final = """
+SELECT e.book_id || '/' || e.id AS subject, 'it does not say what it said when it was booked' AS detail
+  FROM ledger.entry e
+  JOIN (SELECT p.book_id, p.entry_id,
+               string_agg(' ' || a.kind || ' ' || char_length(a.owner) || ':' || a.owner || ' '
+                          || a.currency || ' ' || p.amount, '' ORDER BY p.seq) AS sides
+          FROM ledger.posting p
+          JOIN ledger.account a ON a.book_id = p.book_id AND a.id = p.account_id
+         GROUP BY p.book_id, p.entry_id) s ON s.book_id = e.book_id AND s.entry_id = e.id
+ WHERE e.content <> substr(sha256(convert_to(
+           e.book_id || ' ' || e.kind || ' ' || to_char(e.effective, 'YYYY-MM-DD') || ' '
+           || char_length(e.key) || ':' || e.key || ' ' || char_length(e.ref) || ':' || e.ref
+           || s.sides, 'UTF8')), 1, 16)
+"""
 ACCOUNTS_OFF_CHART: Final = """
 SELECT a.book_id || '/' || a.id AS subject, 'sign, floor or kind is not the chart''s' AS detail
   FROM ledger.account a
@@ -308,6 +323,13 @@ SELECT p.proname AS name, p.prosrc AS body, p.prosecdef OR p.proconfig IS NOT NU
   FROM pg_proc p
   JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname = 'ledger'
+"""
+CONSTRAINTS: Final = """
+SELECT c.relname || '.' || k.conname AS name, pg_get_constraintdef(k.oid) AS definition
+  FROM pg_constraint k
+  JOIN pg_class c ON c.oid = k.conrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'ledger' AND k.contype IN ('p', 'u', 'c')
 """
 # What the daemon's role may do by whatever way: granted to it, to everyone, to a role it is in, or
 # because it owns the table or is a superuser.

@@ -31,6 +31,7 @@ INVARIANTS: Final = {
     "posting-without-entry": q.ORPHAN_POSTINGS,
     "balance-without-postings": q.BALANCES_WITHOUT_POSTINGS,
     "chain-broken": q.BROKEN_CHAINS,
+    "entry-altered": q.ALTERED_ENTRIES,
 }
 
 _TRIGGER: Final = re.compile(r"^(?=CREATE TRIGGER (\w+))(CREATE TRIGGER [^;]+);", re.MULTILINE)
@@ -38,6 +39,31 @@ _FUNCTION: Final = re.compile(
     r"^CREATE (?:OR REPLACE )?FUNCTION ledger\.(\w+)\(.*?AS \$\$(.*?)\$\$", re.MULTILINE | re.DOTALL
 )
 _EVENTS: Final = re.compile(r"\b(BEFORE|AFTER) ((?:\w+ OR )*\w+) ON")
+
+# As the server words them; a migration that changes one changes this list.
+CONSTRAINTS: Final = {
+    "account.account_book_id_kind_owner_currency_key": "UNIQUE (book_id, kind, owner, currency)",
+    "account.account_pkey": "PRIMARY KEY (book_id, id)",
+    "balance.balance_floor": "CHECK (((floor IS NULL) OR ((sign * posted) >= floor)))",
+    "balance.balance_pkey": "PRIMARY KEY (book_id, account_id)",
+    "balance.balance_sign_check": "CHECK ((sign = ANY (ARRAY['-1'::integer, 1])))",
+    "book.book_entity_key": "UNIQUE (entity)",
+    "book.book_pkey": "PRIMARY KEY (id)",
+    "entry.entry_book_id_kind_key_key": "UNIQUE (book_id, kind, key)",
+    "entry.entry_pkey": "PRIMARY KEY (book_id, id)",
+    "entry.entry_postings_check": "CHECK ((postings >= 2))",
+    "fact.fact_pkey": "PRIMARY KEY (id)",
+    "fact_work.fact_work_pkey": "PRIMARY KEY (reader, fact_id)",
+    "hold.hold_amount_check": "CHECK ((amount > 0))",
+    "hold.hold_pkey": "PRIMARY KEY (id)",
+    "hold.hold_state_check": (
+        "CHECK ((state = ANY (ARRAY['open'::text, 'released'::text, 'captured'::text])))"
+    ),
+    "lane.lane_pkey": "PRIMARY KEY (id)",
+    "posting.posting_amount_check": "CHECK ((amount <> 0))",
+    "posting.posting_book_id_account_id_version_key": "UNIQUE (book_id, account_id, version)",
+    "posting.posting_pkey": "PRIMARY KEY (book_id, entry_id, seq)",
+}
 
 _READ_AND_ADD: Final = {
     (table, right, "")
@@ -71,8 +97,9 @@ async def verify(conn: asyncpg.Connection) -> list[Wrong]:
         wrong += _rows("account-off-chart", await conn.fetch(q.ACCOUNTS_OFF_CHART, *chart))
         hold_kind = ACCOUNTS["client_hold"].number
         wrong += _rows("hold-off-books", await conn.fetch(q.HOLDS_OFF_BOOKS, hold_kind))
-        wrong += await _triggers(conn)
-        return wrong + await _functions(conn) + await _grants(conn)
+        for bond in (_triggers, _functions, _constraints, _grants):
+            wrong += await bond(conn)
+        return wrong
 
 
 def _rows(code: str, rows: list[asyncpg.Record]) -> list[Wrong]:
@@ -127,6 +154,16 @@ async def _functions(conn: asyncpg.Connection) -> list[Wrong]:
         Wrong("function-changed", name, "it does not run the text of the migrations")
         for name in sorted(made.keys() | found.keys())
         if name not in found or found[name]["body"] != made.get(name) or found[name]["altered"]
+    ]
+
+
+async def _constraints(conn: asyncpg.Connection) -> list[Wrong]:
+    """Each key and each check stands in the words of `CONSTRAINTS`, and there is no other."""
+    found = {row["name"]: row["definition"] for row in await conn.fetch(q.CONSTRAINTS)}
+    return [
+        Wrong("constraint-changed", name, f"{found.get(name)} instead of {CONSTRAINTS.get(name)}")
+        for name in sorted(found.keys() | CONSTRAINTS.keys())
+        if found.get(name) != CONSTRAINTS.get(name)
     ]
 
 

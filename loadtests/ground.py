@@ -73,7 +73,7 @@ def in_database(dsn: str, name: str) -> str:
 
 
 def open_folder() -> Path:
-    """A temporary folder that an unprivileged user can pass through: as root the servers are one."""
+    """A temporary folder that an unprivileged user, as whom root runs servers, can pass through."""
     folder = Path(tempfile.mkdtemp(prefix="brokerd-bench-"))
     folder.chmod(0o711)
     return folder

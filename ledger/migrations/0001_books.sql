@@ -34,8 +34,8 @@ CREATE TABLE ledger.balance (
     CONSTRAINT balance_floor CHECK (floor IS NULL OR sign * posted >= floor)
 ) WITH (fillfactor = 70);
 
--- `content` is a hash of everything the entry says: one key with two contents is an error, not a
--- repetition. `postings` says how many rows belong to it, so that none can be added later.
+-- `content` is a hash of everything the entry says (`ledger.journal.content`): one key with two
+-- contents is an error, not a repetition. `postings` says how many rows belong to it, so that none can be added later.
 CREATE SEQUENCE ledger.entry_id INCREMENT BY 1000;
 CREATE TABLE ledger.entry (
     book_id   smallint NOT NULL,
@@ -118,7 +118,8 @@ CREATE TRIGGER book_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.book
 CREATE TRIGGER balance_stays BEFORE DELETE OR TRUNCATE ON ledger.balance
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
--- One statement inserts the postings of many entries; this proves all of them at its end.
+-- One statement inserts the postings of many entries; this proves all of them at its end: each entry
+-- balances and is whole, each posting follows the account's last one, the balance follows them all.
 CREATE FUNCTION ledger.prove_postings() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     wrong record;
@@ -143,15 +144,24 @@ BEGIN
         RAISE EXCEPTION 'entry %/% says % postings, got %',
             wrong.book_id, wrong.entry_id, wrong.postings, wrong.n USING ERRCODE = 'LB003';
     END IF;
-    SELECT l.book_id, l.account_id, l.version INTO wrong
-      FROM (SELECT DISTINCT ON (book_id, account_id) book_id, account_id, version, balance
-              FROM fresh ORDER BY book_id, account_id, version DESC) l
-      LEFT JOIN ledger.balance b ON b.book_id = l.book_id AND b.account_id = l.account_id
-     WHERE b.version IS DISTINCT FROM l.version OR b.posted IS DISTINCT FROM l.balance
+    SELECT s.book_id, s.account_id, s.version INTO wrong
+      FROM (SELECT book_id, account_id, version, amount, balance,
+                   lag(version) OVER w AS last, lag(balance) OVER w AS before,
+                   lead(version) OVER w IS NULL AS newest
+              FROM fresh WINDOW w AS (PARTITION BY book_id, account_id ORDER BY version)) s
+      LEFT JOIN ledger.posting p
+        ON p.book_id = s.book_id AND p.account_id = s.account_id
+       AND p.version = CASE WHEN s.last IS NULL THEN s.version - 1 END
+      LEFT JOIN ledger.balance b
+        ON b.book_id = s.book_id AND b.account_id = CASE WHEN s.newest THEN s.account_id END
+     WHERE s.version <> coalesce(s.last, p.version, 0) + 1
+        OR s.balance <> coalesce(s.before, p.balance, 0) + s.amount
+        OR s.newest AND (b.version IS DISTINCT FROM s.version
+                         OR b.posted IS DISTINCT FROM s.balance)
      LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'balance of account %/% does not follow its posting %',
-            wrong.book_id, wrong.account_id, wrong.version USING ERRCODE = 'LB004';
+        RAISE EXCEPTION 'posting % of account %/% does not follow the one before, or its balance not it',
+            wrong.version, wrong.book_id, wrong.account_id USING ERRCODE = 'LB004';
     END IF;
     RETURN NULL;
 END $$;
