@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -25,6 +26,11 @@ LIMIT_S: Final = 5.0  # the server ends a silent owner's session after this long
 PING_S: Final = 1.0
 TRY_S: Final = 0.5
 PING_TIMEOUT_S: Final = 2.0
+
+AWAY: Final = (
+    OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)  # fmt: skip
 
 OWNER: Final = Kind("gateway.owner.still", Step.CHECK, q.OWNER_STILL)
 
@@ -96,7 +102,7 @@ class Ownership:
                     await asyncio.sleep(TRY_S)
                 proved = self._boot_time()
                 self._epoch = await conn.fetchval(q.NEW_EPOCH, self.name, self._holder)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except AWAY as error:
                 event(log, "owner.trying", owns=self.name, why=repr(error))
                 if conn is not None:
                     conn.terminate()
@@ -125,8 +131,10 @@ class Ownership:
                 with suppress(asyncio.CancelledError):
                     await asyncio.shield(asyncio.gather(task, return_exceptions=True))
         event(log, "owner.lost", owns=self.name, epoch=self._epoch)
-        if working.done() and not working.cancelled() and working.exception() is not None:
-            raise working.exception()  # type: ignore[misc]
+        for task in (working, pinging):
+            bug = None if task.cancelled() else task.exception()
+            if bug is not None:
+                raise bug
 
     async def _ping(self, conn: asyncpg.Connection) -> None:
         """Prove ownership each second; returns when it can no longer be proved."""
@@ -135,8 +143,16 @@ class Ownership:
             try:
                 async with asyncio.timeout(PING_TIMEOUT_S):
                     await conn.fetchval(q.OWNER_PING)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except AWAY as error:
                 event(log, "owner.ping_failed", owns=self.name, why=repr(error))
                 return
             self._proved = asked
             await asyncio.sleep(PING_S)
+
+
+async def last_holders(
+    conn: asyncpg.Connection, names: Sequence[str]
+) -> dict[str, tuple[str, datetime]]:
+    """Who took each name last, and when; whether it still holds it only it can say."""
+    rows = await conn.fetch(q.OWNERS, list(names))
+    return {row["name"]: (row["holder"], row["since"]) for row in rows}

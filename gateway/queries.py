@@ -71,3 +71,4 @@ SELECT o.name || '@' || o.epoch FROM gateway.owner o
   JOIN unnest($1::text[]) AS u (value) ON u.value = o.name || '@' || o.epoch
    FOR SHARE OF o
 """
+OWNERS: Final = "SELECT name, holder, since FROM gateway.owner WHERE name = ANY($1::text[])"

@@ -106,6 +106,13 @@ FROM router.payment p JOIN router.decision d ON d.payment_id = p.id
 WHERE p.id = $1
 """
 
+PAYMENTS: Final = """
+SELECT * FROM router.payment
+WHERE ($1 = '' OR client_id = $1) AND ($2::text[] IS NULL OR entity = ANY($2::text[]))
+  AND ($3 = '' OR state = $3) AND ($4 = '' OR id < $4)
+ORDER BY id DESC LIMIT $5
+"""
+
 ATTEMPTS: Final = """
 SELECT * FROM router.attempt WHERE payment_id = $1 ORDER BY no
 """

@@ -70,6 +70,15 @@ async def payment(
     return read_payment(row), tuple(map(read_attempt, attempts)), _ROUTE.decode(row["trace"])
 
 
+async def payments(
+    conn: asyncpg.Connection, *, client_id: str, entities: list[str] | None, state: str, after: str,
+    limit: int,
+) -> list[Payment]:  # fmt: skip
+    """Payments newest first, below the cursor; empty strings and None ask for nothing."""
+    rows = await conn.fetch(q.PAYMENTS, client_id, entities, state, after, limit)
+    return [read_payment(row) for row in rows]
+
+
 async def by_reference(
     conn: asyncpg.Connection, reference: str
 ) -> tuple[Payment, tuple[Attempt, ...], Route] | None:

@@ -99,6 +99,20 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
 
 
+class PaymentLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment in a list; its attempts and its transfer are read one by one."""
+
+    id: str
+    version: int
+    state: str
+    reason: str
+    client: str
+    to: str
+    amount: Amount
+    method: str
+    created: datetime
+
+
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     """The way a payment takes or would take, with a verdict for every provider left out."""
 
@@ -161,6 +175,21 @@ def payment_view(
         transfer=_transfer_view(operation) if operation is not None else None,
         correlation=payment.correlation, created=payment.created,
     )  # fmt: skip
+
+
+def payment_line(payment: Payment) -> PaymentLine:
+    """A payment as a line of a list."""
+    return PaymentLine(
+        id=payment.id,
+        version=payment.version,
+        state=payment.state.value,
+        reason=payment.reason,
+        client=payment.client_id,
+        to=payment.account_id or "wallet",
+        amount=amount_view(payment.amount),
+        method=payment.method,
+        created=payment.created,
+    )
 
 
 def _attempt_view(a: Attempt) -> AttemptView:

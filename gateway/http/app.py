@@ -104,6 +104,11 @@ ROUTES: Final = (
         summary="Read a deposit", responses={200: PaymentView},
     ),
     Route(
+        method="GET", path="/v1/payments", scope="payments:read", handler=deposits.page,
+        summary="List payments, newest first", params=deposits.PaymentParams,
+        responses={200: deposits.PaymentPage},
+    ),
+    Route(
         method="GET", path="/v1/payments/{id}", scope="payments:read", handler=deposits.show,
         summary="Read a payment with its attempts", responses={200: PaymentView},
     ),

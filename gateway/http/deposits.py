@@ -13,12 +13,23 @@ from aiohttp import web
 
 from bridge import reads as platform
 from gateway.control.refusals import not_found
-from gateway.flows.views import NewDeposit, PaymentView, RouteView, payment_view, route_view
+from gateway.flows.views import (
+    NewDeposit,
+    PaymentLine,
+    PaymentView,
+    RouteView,
+    payment_line,
+    payment_view,
+    route_view,
+)
+from gateway.http.bodies import Params
 from gateway.http.calls import Call, answered, reply
+from gateway.http.paging import Cursor, Limit, cut
 from ledger.ids import is_id
 from router import reads
 from router.decide import Route
 from router.intents import Attempt, Payment
+from router.states import PaymentState
 
 
 class PaymentMoment(msgspec.Struct, frozen=True):
@@ -39,6 +50,38 @@ class TraceView(msgspec.Struct, frozen=True):
     payment: PaymentView
     route: RouteView
     history: tuple[PaymentMoment, ...]
+
+
+class PaymentParams(Params, frozen=True):
+    """Which payments: of one client, in one state; newest first."""
+
+    after: Cursor = ""
+    limit: Limit = 50
+    client: Cursor = ""
+    state: PaymentState | None = None
+
+
+class PaymentPage(msgspec.Struct, frozen=True):
+    """Payments newest first; `next` is the cursor of the next page, null on the last."""
+
+    data: tuple[PaymentLine, ...]
+    next: str | None
+
+
+async def page(call: Call) -> web.Response:
+    """GET /v1/payments."""
+    asked = call.params(PaymentParams)
+    async with call.parts.pool.acquire() as conn:
+        found = await reads.payments(
+            conn,
+            client_id=asked.client,
+            entities=call.caller.entity_filter,
+            state=asked.state.value if asked.state else "",
+            after=asked.after,
+            limit=asked.limit + 1,
+        )
+    data, following = cut(found, asked.limit, lambda payment: payment.id)
+    return reply(PaymentPage(tuple(map(payment_line, data)), following))
 
 
 async def start(call: Call) -> web.Response:

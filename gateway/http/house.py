@@ -5,6 +5,7 @@ Knows who may read the metrics without a key. Refuses to measure: it asks those 
 
 from __future__ import annotations
 
+from datetime import datetime
 from ipaddress import ip_address
 
 import msgspec
@@ -16,6 +17,7 @@ from gateway.control.refusals import Refusal, not_found
 from gateway.http import problems
 from gateway.http.calls import Call, reply
 from gateway.metrics import CONTENT_TYPE
+from gateway.owners import last_holders
 
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 
@@ -27,10 +29,19 @@ class Alive(msgspec.Struct, frozen=True):
     version: str
 
 
+class SessionElsewhere(msgspec.Struct, frozen=True):
+    """A server that another replica owns; how its session stands, that replica knows."""
+
+    server: str
+    replica: str
+    since: datetime
+
+
 class SessionList(msgspec.Struct, frozen=True):
-    """Platform sessions of this process."""
+    """Platform sessions: `data` are those this replica keeps, `elsewhere` those of others."""
 
     data: tuple[SessionStatus, ...]
+    elsewhere: tuple[SessionElsewhere, ...]
 
 
 async def livez(call: Call) -> web.Response:
@@ -69,7 +80,16 @@ async def sessions(call: Call) -> web.Response:
     """GET /v1/sessions: those of platforms that serve an entity of the caller's."""
     book, caller = call.parts.rulebook, call.caller
     mine = {each.id for each in book.platforms if any(map(caller.reaches, each.entities))}
-    return reply(SessionList(tuple(s for s in call.parts.sessions() if s.server in mine)))
+    here = tuple(s for s in call.parts.sessions() if s.server in mine)
+    others = sorted(mine - {status.server for status in here})
+    async with call.parts.pool.acquire() as conn:
+        held = await last_holders(conn, [f"platform:{server}" for server in others])
+    elsewhere = [
+        SessionElsewhere(server, *held[f"platform:{server}"])
+        for server in others
+        if f"platform:{server}" in held
+    ]
+    return reply(SessionList(here, tuple(elsewhere)))
 
 
 async def problem(call: Call) -> web.Response:

@@ -23,7 +23,7 @@ from gateway.http.bodies import decode
 from gateway.http.calls import Call
 from gateway.http.idempotency import HEADER, read_key
 from gateway.http.parts import Parts
-from ledger.lane import LaneClosed, LaneFull
+from ledger.lane import LaneClosed, LaneFull, LaneLost
 
 log = logging.getLogger("gateway.http")
 
@@ -103,7 +103,7 @@ class Serving:
             response = unserved(no, call.correlation)
         except LaneFull:
             response = _ours("overloaded", "too many commands wait already", call)
-        except (LaneClosed, *_AWAY) as error:
+        except (LaneClosed, LaneLost, *_AWAY) as error:
             log.warning("http.unavailable", extra={"facts": _facts(call) | {"why": repr(error)}})
             response = _ours("unavailable", "nothing is known to have happened; ask again", call)
         except Exception:

@@ -26,6 +26,9 @@ CREATE TABLE router.payment (
     reason        text NOT NULL
 ) WITH (fillfactor = 80);
 
+-- A client's payments, newest first: what support asks for.
+CREATE INDEX payment_client ON router.payment (client_id, id);
+
 -- Small: only what somebody still has to look at.
 CREATE INDEX payment_due ON router.payment (due_at) WHERE due_at IS NOT NULL;
 

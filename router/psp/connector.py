@@ -405,9 +405,9 @@ def _find(document: object, path: Path) -> Any:
 
 
 def _text_at(document: object, path: Path) -> str:
-    """A text at a path, cut to what we keep; "" for anything else."""
+    """A text at a path, cut to what we keep; "" for anything else. No row can hold a zero byte."""
     value = _find(document, path)
-    return value[:TEXT_CHARACTERS_MAX] if isinstance(value, str) else ""
+    return value[:TEXT_CHARACTERS_MAX].replace("\0", "") if isinstance(value, str) else ""
 
 
 def _decode(body: bytes) -> object | None:
