@@ -20,10 +20,13 @@ import msgspec
 
 from bridge import reads as bridge_reads
 from bridge.states import Account, AccountState
+from config.log import event
 from gateway.control import idempotency
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem, finished
+from gateway.control.items import item_opened
 from gateway.control.refusals import Refusal, not_found
+from gateway.flows.faults import away
 from gateway.flows.outbox import Outbox, Submit
 from gateway.flows.settlement import Case, Composer, Settlement
 from gateway.flows.views import NewDeposit, PaymentView, RouteView, route_view
@@ -46,11 +49,15 @@ from router.states import PaymentState
 log = logging.getLogger("gateway.deposit")
 
 SETTLE_TRIES_MAX = 8
+LOOK_EVERY_S = 1.0  # while a request waits: another replica may have settled its deposit
 ANSWERING_GRACE_S = 5.0  # a claim is abandoned this long after its answer was due
 
 
-class RulebookMoved(Exception):
+class RulebookMoved(Refusal):
     """Another rulebook came into force: this replica may not decide any more."""
+
+    def __init__(self) -> None:
+        super().__init__("rulebook-moved", "another rulebook came into force; try again")
 
 
 class Answering:
@@ -111,6 +118,16 @@ class Deposits:
         self._observer = observer
         self._waiting: dict[str, Answering] = {}
         self._walks: set[asyncio.Task[Case | None]] = set()
+        self._behind = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether another rulebook than ours is in force: nothing is taken or walked here."""
+        return self._behind
+
+    def in_force(self, rulebook: str) -> None:
+        """Hear which rulebook is in force now, by its hash."""
+        self._behind = rulebook != self._rulebook.row[0]
 
     @property
     def walks(self) -> int:
@@ -123,8 +140,11 @@ class Deposits:
         """Take a deposit and walk it; 201 with its end, or 202 with a Location while it goes on.
 
         Raises Refusal: `not-found`, `client-state`, `amount-*`, `currency-unknown`,
-        `account-not-ready`, `currency-mismatch`, and those of a key that was used before.
+        `account-not-ready`, `currency-mismatch`, `rulebook-moved`, and those of a key that was
+        used before.
         """
+        if self._behind:
+            raise RulebookMoved
         for _ in range(SETTLE_TRIES_MAX):
             try:
                 prepared = await self._prepare(command, order)
@@ -140,8 +160,7 @@ class Deposits:
                 return await self._walk_and_answer(settlement, answering, boot)
             if left.why is Why.CLAIMED and left.found is not None:
                 return await self._repeated(idem, left.found)
-            if left.kind == self._rulebook.kind.name:
-                raise Refusal("rulebook-moved", "another rulebook came into force; try again")
+            self._require_in_force(left)
         raise Refusal("version-conflict", "the client keeps changing; try again")
 
     async def _prepare(self, command: Command, order: NewDeposit) -> Prepared:
@@ -205,7 +224,7 @@ class Deposits:
         answering = Answering(idem)
         told: tuple[Change, ...] = ()
         if attempt is None:
-            answering.answer = final_answer(case)
+            answering.answer = answer_of(case)
             told = (self._composer.told(case),)
         until = command.at + timedelta(seconds=self._within_s + ANSWERING_GRACE_S)
         changes = (
@@ -253,19 +272,35 @@ class Deposits:
             await asyncio.wait(
                 {walk, decided}, timeout=self._within_s, return_when=asyncio.FIRST_COMPLETED
             )
-            if walk.done() and not decided.done() and walk.exception() is None:
-                # the walk ended in waiting for the provider: news may still come in time
-                await asyncio.wait({decided}, timeout=max(0.0, until - loop.time()))
+            if walk.done() and walk.exception() is None:
+                # it ended in waiting for the provider, or another replica was quicker
+                while not decided.done() and not await self._settled_elsewhere(walk.result()):
+                    left = until - loop.time()
+                    if left <= 0:
+                        break
+                    await asyncio.wait({decided}, timeout=min(left, LOOK_EVERY_S))
             if not answering.open and answering.answer is None:
                 await asyncio.wait({walk}, timeout=ANSWERING_GRACE_S)  # its commit is on its way
         finally:
             decided.cancel()
 
+    async def _settled_elsewhere(self, walked: Case | None) -> bool:
+        """Whether the rows say by now that a deposit whose walk ended here has its end."""
+        if walked is None:
+            return True
+        try:
+            case = await self.case(walked.payment.id)
+        except Exception as error:
+            if not away(error):
+                raise
+            return False
+        return case is None or case.payment.state is not PaymentState.IN_PROGRESS
+
     async def _answer_now(self, idem: Idem, payment_id: str, version: int) -> Answer:
         """The answer as the rows have it now, stored under the key for whoever repeats it."""
         case = await self.case(payment_id)
         assert case is not None, payment_id
-        answer = final_answer(case) if _ended(case.payment) else accepted_answer(case)
+        answer = answer_of(case)
         left = await self._lane.submit(Unit((finished(idem, answer, version),)))
         if isinstance(left, Left):  # somebody stored another answer first: that one is the answer
             stored = await self._answered_before(idem)
@@ -294,7 +329,7 @@ class Deposits:
 
     async def drain(self) -> None:
         """Wait for the walks under way; what is not done in time is resumed from its rows."""
-        if self._walks:
+        while self._walks:
             await asyncio.wait(set(self._walks))
 
     def _spawn(self, walk: Coroutine[object, object, Case | None]) -> asyncio.Task[Case | None]:
@@ -305,8 +340,11 @@ class Deposits:
 
     def _ended(self, task: asyncio.Task[Case | None]) -> None:
         self._walks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("deposit.walk_failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Refusal) or (error is not None and away(error)):
+            event(log, "deposit.walk_left", why=repr(error))  # its rows say where to go on
+        elif error is not None:
+            log.error("deposit.walk_failed", exc_info=error)
 
     async def _walk(
         self, case: Case, attempt: Attempt, boot: float, answering: Answering | None
@@ -363,18 +401,28 @@ class Deposits:
         if await self._submit(settlement, (), None) is None and settlement.charge is not None:
             self.walk_on(settlement.case, settlement.charge, boot)
 
+    async def park(self, payment_id: str, why: str) -> None:
+        """Have nobody look at a payment by itself any more; news still settle it."""
+        case = await self.case(payment_id)
+        if case is not None:
+            await self._submit(self._composer.parked(case, why), (), None)
+
     async def _settle(
         self, case: Case, reference: str, outcome: Outcome, source: str, *,
         inquiry: bool = False, extra: tuple[Change, ...] = (),
         answering: Answering | None = None,
     ) -> Settlement | None:  # fmt: skip
-        """Compose and commit; when the rows moved meanwhile, read them and compose again."""
+        """Compose and commit; when the rows moved meanwhile, read them and compose again.
+
+        None when what `extra` stores was there already: it was applied the first time.
+        """
+        mine = {change.kind.name for change in extra}
         for _ in range(SETTLE_TRIES_MAX):
             settlement = self._composer.settle(case, reference, outcome, source, inquiry=inquiry)
             left = await self._submit(settlement, extra, answering)
             if left is None:
                 return settlement
-            if left.why is Why.CLAIMED:  # the same notice again: it was applied the first time
+            if left.kind in mine:
                 return None
             fresh = await self.case(case.payment.id)
             assert fresh is not None, case.payment.id
@@ -391,18 +439,22 @@ class Deposits:
         storing = None
         if settlement.decided and answering is not None and answering.open:
             answering.open = False
-            storing = final_answer(settlement.case)
+            storing = answer_of(settlement.case)
             changes += (finished(answering.idem, storing),)
         left = await self._lane.submit(Unit(changes, settlement.entries))
         if isinstance(left, Done):
             self._told(settlement, answering, storing)
             return None
         if answering is not None and storing is not None:
-            answering.open = True
-        if left.kind == self._rulebook.kind.name:
-            raise RulebookMoved(left.key)
+            answering.open = left.kind != idempotency.FINISH.name  # else another one stored it
+        self._require_in_force(left)
         assert left.why in (Why.STALE, Why.CLAIMED, Why.EXISTS), left
         return left
+
+    def _require_in_force(self, left: Left) -> None:
+        if left.kind == self._rulebook.kind.name:
+            self._behind = True
+            raise RulebookMoved
 
     def _told(
         self, settlement: Settlement, answering: Answering | None, storing: Answer | None
@@ -449,7 +501,11 @@ class Deposits:
         now = self._composer.now()
         claim = rows.inbox_claimed(inbox.entry(psp, told, raw, found[0].id if found else "", now))
         if found is None:
-            left = await self._lane.submit(Unit(claim))
+            why = f"{psp} tells of {told.reference[:40]}, which is no attempt of ours"
+            item = item_opened(
+                self._ids.new("IT"), "notice-parked", "payments", f"{psp}:{told.event_id}", why, now
+            )
+            left = await self._lane.submit(Unit((*claim, item)))
             return "parked" if isinstance(left, Done) else "repeated"
         settled = await self.settle(told.reference, told.outcome, f"notice of {psp}", extra=claim)
         return "applied" if settled is not None else "repeated"
@@ -516,14 +572,10 @@ def location(payment_id: str) -> str:
     return f"/v1/payments/{payment_id}"
 
 
-def final_answer(case: Case) -> Answer:
-    """201: the deposit reached its end within the request."""
-    return Answer(201, msgspec.json.encode(case.view()), location(case.payment.id))
-
-
-def accepted_answer(case: Case) -> Answer:
-    """202: the deposit goes on; its location tells more."""
-    return Answer(202, msgspec.json.encode(case.view()), location(case.payment.id), 1)
+def answer_of(case: Case) -> Answer:
+    """201 with the deposit's end; 202 while it goes on or a person looks at it."""
+    body, place = msgspec.json.encode(case.view()), location(case.payment.id)
+    return Answer(201, body, place) if _ended(case.payment) else Answer(202, body, place, 1)
 
 
 def _ended(payment: Payment) -> bool:

@@ -118,6 +118,13 @@ class Composer:
         item = self._item("payment-parked", payment.id, text, payment)
         return Settlement(msgspec.structs.replace(case, payment=after), (*changes, item), ())
 
+    def notice_set_aside(self, psp: str, key: str, why: str) -> Change:
+        """The item of a provider's notice that nobody can apply."""
+        said = f"a notice of {psp} cannot be applied: {why}"[:300].replace("\0", "")
+        return item_opened(
+            self._ids.new("IT"), "notice-set-aside", "payments", key, said, self.now()
+        )
+
     def lease_until(self) -> datetime:
         """The end of a lease taken now."""
         return self.now() + timedelta(seconds=self.policy.lease_s)
