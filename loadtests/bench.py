@@ -23,6 +23,7 @@ from loadtests.ground import ground
 BENCHES: Final = {
     "journal": "loadtests.journal",
 }
+WIDTH: Final = 120  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = asked.names or list(BENCHES)
     if unknown := [name for name in names if name not in BENCHES]:
         parser.error(f"no bench is called {', '.join(unknown)}; there are {', '.join(BENCHES)}")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     on, figures = uvloop.run(run(names, full=asked.full, console=console))
     store(LATEST, on, figures)
     show(console, on, figures)

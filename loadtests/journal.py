@@ -42,7 +42,7 @@ COMPANION = Kind(
     "INSERT INTO public.companion SELECT * FROM unnest($1::text[], $2::text[])",
 )  # fmt: skip
 TARGETS = {"random": ("journal", 2.0), "hot": ("journal.200.hot", 6.0)}
-LIMIT_NAME = f"row-lock SQL function, {ROW_LOCK_CONNECTIONS} connections"
+LIMIT_NAME = f"row-lock function, {ROW_LOCK_CONNECTIONS} connections"
 
 IDS = Ids(lambda: time.time_ns() // 1_000_000, os.urandom)
 Work = Callable[[], Awaitable[object]]
