@@ -1,40 +1,93 @@
 """The one place where a statement spans the rooms' schemas: what they say must agree.
 
-Each statement returns the rows that are wrong, as `subject` and `detail`. Refuses to write.
+Each statement returns the rows that are wrong, as `subject` and `detail`; those at the end, of the
+catalogues, what stands. Refuses to write.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# $1 is the number of the entry kind `deposit`, $2 that of `deposit_surplus`.
+# $1 the entry kind `deposit`. A payment is credited in its own book and in no other.
 CREDITS_OFF_PAYMENTS: Final = """
 SELECT coalesce(p.id, e.key) AS subject,
-       'payment is ' || coalesce(p.state, 'missing') || ', booked as deposit '
-           || CASE WHEN e.key IS NULL THEN 'never' ELSE 'once' END AS detail
-  FROM (SELECT id, state FROM router.payment WHERE state = 'approved') p
-  FULL JOIN (SELECT key FROM ledger.entry WHERE kind = $1) e ON e.key = p.id
+       CASE WHEN e.key IS NULL THEN 'payment is approved and never booked as a deposit'
+            ELSE 'a deposit in book ' || e.book_id || ' of no approved payment of that book'
+       END AS detail
+  FROM (SELECT id, book FROM router.payment WHERE state = 'approved') p
+  FULL JOIN (SELECT book_id, key FROM ledger.entry WHERE kind = $1) e
+    ON e.key = p.id AND e.book_id = p.book
  WHERE p.id IS NULL OR e.key IS NULL
 """
+# $1 the entry kind deposit; account kinds: $2 client_wallet, $3 psp_clearing.
+# From the clearing account of a provider that charged it, to the wallet of its client.
 CREDITED_AMOUNTS: Final = """
 SELECT p.id AS subject,
-       'payment of ' || p.amount_minor || ' ' || p.currency || ', wallet got ' || -s.amount AS detail
+       'payment of ' || p.amount_minor || ' ' || p.currency || ', its wallet got '
+           || coalesce(sum(-s.amount) FILTER (WHERE a.kind = $2 AND a.owner = p.client_id), 0)
+           || ', its providers hold '
+           || coalesce(sum(s.amount) FILTER (WHERE a.kind = $3), 0) AS detail
   FROM router.payment p
   JOIN ledger.entry e ON e.book_id = p.book AND e.kind = $1 AND e.key = p.id
-  JOIN ledger.posting s ON s.book_id = e.book_id AND s.entry_id = e.id
-  JOIN ledger.account a ON a.book_id = s.book_id AND a.id = s.account_id
- WHERE a.kind = $2
-   AND (-s.amount <> p.amount_minor OR a.currency <> p.currency OR a.owner <> p.client_id)
+  LEFT JOIN ledger.posting s ON s.book_id = e.book_id AND s.entry_id = e.id
+  LEFT JOIN ledger.account a
+    ON a.book_id = s.book_id AND a.id = s.account_id AND a.currency = p.currency
+ GROUP BY p.id, p.amount_minor, p.currency, p.client_id
+HAVING coalesce(sum(-s.amount) FILTER (WHERE a.kind = $2 AND a.owner = p.client_id), 0)
+           <> p.amount_minor
+    OR coalesce(sum(s.amount) FILTER (WHERE a.kind = $3 AND EXISTS (
+           SELECT FROM router.attempt t
+            WHERE t.payment_id = p.id AND t.psp = a.owner AND t.state = 'approved')), 0)
+           <> p.amount_minor
 """
+# $1 the entry kind deposit_surplus: of the charges of an approved payment one is its credit, and
+# every other one, also of a payment that is not approved, is a surplus.
 CHARGES_OFF_BOOKS: Final = """
-SELECT a.payment_id AS subject,
-       count(*) || ' approved attempts, ' || coalesce(max(s.n), 0) || ' surplus entries' AS detail
-  FROM router.attempt a
-  LEFT JOIN (SELECT ref, count(*) AS n FROM ledger.entry WHERE kind = $1 GROUP BY ref) s
-    ON s.ref = a.payment_id
- WHERE a.state = 'approved'
- GROUP BY a.payment_id
-HAVING count(*) - 1 <> coalesce(max(s.n), 0)
+SELECT coalesce(c.id, s.ref) AS subject,
+       'payment is ' || coalesce(c.state, 'missing') || ', ' || coalesce(c.n, 0)
+           || ' approved attempts, ' || coalesce(s.n, 0) || ' surplus entries' AS detail
+  FROM (SELECT p.id, p.state, count(a.id) AS n
+          FROM router.payment p
+          LEFT JOIN router.attempt a ON a.payment_id = p.id AND a.state = 'approved'
+         GROUP BY p.id, p.state) c
+  FULL JOIN (SELECT ref, count(*) AS n FROM ledger.entry WHERE kind = $1 GROUP BY 1) s
+    ON s.ref = c.id
+ WHERE coalesce(c.n, 0) <> (coalesce(c.state, '') = 'approved')::int + coalesce(s.n, 0)
+"""
+# Entry kinds: $1 deposit_surplus, $2 refund; $3 the account kind suspense. A refund bears the
+# symbols of the attempt it gives back: it is asked for with the surplus and booked when it is done.
+REFUNDS_OFF_SURPLUS: Final = """
+WITH moved AS (
+    SELECT e.book_id, e.kind, e.key, substr(e.key, 3) AS symbols, a.owner, a.currency,
+           sum(p.amount) AS amount
+      FROM ledger.entry e
+      LEFT JOIN (ledger.posting p JOIN ledger.account a
+                   ON a.book_id = p.book_id AND a.id = p.account_id AND a.kind = $3)
+        ON p.book_id = e.book_id AND p.entry_id = e.id
+     WHERE e.kind IN ($1, $2)
+     GROUP BY e.book_id, e.kind, e.key, a.owner, a.currency
+)
+SELECT r.key AS subject,
+       'gives back ' || coalesce(r.amount, 0) || ', surplus is ' || coalesce(-s.amount, 0) AS detail
+  FROM moved r
+  LEFT JOIN moved s
+    ON s.kind = $1 AND s.book_id = r.book_id AND s.symbols = r.symbols AND s.owner = r.owner
+   AND s.currency = r.currency
+ WHERE r.kind = $2 AND r.amount IS DISTINCT FROM -s.amount
+UNION ALL
+SELECT s.key, 'no refund of this surplus was asked for'
+  FROM moved s
+ WHERE s.kind = $1
+   AND NOT EXISTS (SELECT FROM gateway.outbox o
+                    WHERE o.lane = 'psp:' || s.owner AND o.kind = 'refund'
+                      AND o.aggregate = 'RF' || s.symbols)
+UNION ALL
+SELECT coalesce(o.aggregate, r.key),
+       'asked: ' || coalesce(o.state, 'never') || ', booked: '
+           || CASE WHEN r.key IS NULL THEN 'no' ELSE 'yes' END
+  FROM (SELECT aggregate, state FROM gateway.outbox WHERE lane LIKE 'psp:%' AND kind = 'refund') o
+  FULL JOIN (SELECT key FROM moved WHERE kind = $2) r ON r.key = o.aggregate
+ WHERE (coalesce(o.state, '') = 'done') <> (r.key IS NOT NULL)
 """
 # $1 transfer_out, $2 transfer_done, $3 transfer_back
 TRANSFERS_OFF_OPERATIONS: Final = """
@@ -51,6 +104,37 @@ SELECT coalesce(o.id, e.key) AS subject,
            WHEN 'sent' THEN $1::text
            WHEN 'unknown' THEN $1::text
        END
+"""
+# Entry kinds as above; account kinds: $4 client_wallet, $5 in_transit, $6 on_platform.
+TRANSFERRED_AMOUNTS: Final = """
+SELECT o.id AS subject,
+       'operation of ' || o.amount_minor || ' ' || o.currency || ', an entry of kind ' || e.kind
+           || ' in book ' || e.book_id || ' moves something else' AS detail
+  FROM bridge.operation o
+  JOIN bridge.account t ON t.id = o.account_id
+  JOIN ledger.entry e ON e.key = o.id AND e.kind IN ($1, $2, $3)
+  LEFT JOIN ledger.posting s ON s.book_id = e.book_id AND s.entry_id = e.id
+  LEFT JOIN ledger.account a
+    ON a.book_id = s.book_id AND a.id = s.account_id AND a.currency = o.currency
+ GROUP BY o.id, o.amount_minor, o.currency, o.book, e.book_id, e.id, e.kind
+HAVING e.book_id <> o.book
+    OR coalesce(sum(s.amount) FILTER (WHERE
+           CASE WHEN e.kind = $1 THEN a.kind = $4 AND a.owner = t.client_id
+                ELSE a.kind = $5 AND a.owner = o.server END), 0) <> o.amount_minor
+    OR coalesce(sum(-s.amount) FILTER (WHERE
+           CASE e.kind WHEN $1 THEN a.kind = $5 AND a.owner = o.server
+                       WHEN $2 THEN a.kind = $6 AND a.owner = o.account_id
+                       ELSE a.kind = $4 AND a.owner = t.client_id END), 0) <> o.amount_minor
+"""
+OPERATIONS_OFF_PAYMENTS: Final = """
+SELECT coalesce(p.id, o.payment_id) AS subject,
+       CASE WHEN o.id IS NULL THEN 'approved for an account, and no operation takes it there'
+            ELSE o.id || ' takes ' || o.amount_minor || ' ' || o.currency || ' to ' || o.account_id
+                 || ', which is not what the payment asked' END AS detail
+  FROM (SELECT * FROM router.payment WHERE state = 'approved' AND account_id <> '') p
+  FULL JOIN (SELECT * FROM bridge.operation WHERE payment_id <> '') o ON o.payment_id = p.id
+ WHERE (p.amount_minor, p.currency, p.account_id, p.book)
+       IS DISTINCT FROM (o.amount_minor, o.currency, o.account_id, o.book)
 """
 # $1 the account kind on_platform
 PLATFORM_OFF_BOOKS: Final = """
@@ -99,6 +183,18 @@ SELECT s.id, 'row says ' || s.state || ', last event ' || coalesce(e.to_state, '
   LEFT JOIN LATERAL (SELECT to_state FROM gateway.client_event WHERE object_id = s.id
                       ORDER BY version DESC LIMIT 1) e ON true
  WHERE e.to_state IS DISTINCT FROM s.state
+UNION ALL
+SELECT s.id, 'row says ' || s.state || ', last event ' || coalesce(e.to_state, 'none')
+  FROM gateway.approval s
+  LEFT JOIN LATERAL (SELECT to_state FROM gateway.approval_event WHERE object_id = s.id
+                      ORDER BY version DESC LIMIT 1) e ON true
+ WHERE e.to_state IS DISTINCT FROM s.state
+UNION ALL
+SELECT s.id, 'row says ' || s.state || ', last event ' || coalesce(e.to_state, 'none')
+  FROM gateway.item s
+  LEFT JOIN LATERAL (SELECT to_state FROM gateway.item_event WHERE object_id = s.id
+                      ORDER BY version DESC LIMIT 1) e ON true
+ WHERE e.to_state IS DISTINCT FROM s.state
 """
 OUTBOX_NUMBERS: Final = """
 SELECT coalesce(n.lane, o.lane) AS subject,
@@ -134,4 +230,49 @@ SELECT o.id AS subject, 'no audit row of ' || o.command AS detail
   LEFT JOIN (SELECT subject, command, count(*) AS n FROM gateway.audit GROUP BY 1, 2) a
     ON a.subject = o.id AND a.command = o.command
  WHERE coalesce(a.n, 0) <> 1
+"""
+
+# -- what the database refuses; $1 the schemas ----------------------------------------------------
+
+TRIGGERS: Final = """
+SELECT t.tgname AS name, n.nspname || '.' || c.relname AS table_name,
+       t.tgenabled::text AS enabled, pg_get_triggerdef(t.oid) AS definition
+  FROM pg_trigger t
+  JOIN pg_class c ON c.oid = t.tgrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = ANY($1::text[]) AND NOT t.tgisinternal
+"""
+FUNCTIONS: Final = """
+SELECT n.nspname || '.' || p.proname AS name, p.prosrc AS body,
+       p.prosecdef OR p.proconfig IS NOT NULL AS altered
+  FROM pg_proc p
+  JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname = ANY($1::text[])
+"""
+# What the daemon's role may do by whatever way: granted to it, to everyone, to a role it is in, or
+# because it owns the table or is a superuser.
+RIGHTS: Final = """
+WITH relation AS (
+    SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relowner
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = ANY($1::text[]) AND c.relkind IN ('r', 'p')
+)
+SELECT name AS table_name, w.right_name AS privilege, '' AS column_name
+  FROM relation,
+       unnest(ARRAY['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger'])
+       AS w (right_name)
+ WHERE has_table_privilege('brokerd_daemon', oid, w.right_name)
+UNION ALL
+SELECT r.name, w.right_name, a.attname
+  FROM relation r
+  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+ CROSS JOIN unnest(ARRAY['select', 'insert', 'update', 'references']) AS w (right_name)
+ WHERE has_column_privilege('brokerd_daemon', r.oid, a.attnum, w.right_name)
+   AND NOT has_table_privilege('brokerd_daemon', r.oid, w.right_name)
+UNION ALL
+SELECT name, 'own', '' FROM relation WHERE pg_has_role('brokerd_daemon', relowner, 'MEMBER')
+UNION ALL
+SELECT schema, 'create', '' FROM unnest($1::text[]) AS s (schema)
+ WHERE has_schema_privilege('brokerd_daemon', schema, 'create')
 """

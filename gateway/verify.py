@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncpg
 
+from gateway import defences
 from gateway import queries_verify as q
 from ledger.chart import ACCOUNTS, ENTRIES
 from ledger.verify import Wrong
@@ -28,23 +29,31 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
     """What the rooms say of each other, in one snapshot: it may be taken while they work."""
     kinds = {name: kind.number for name, kind in ACCOUNTS.items()}
     deposit, surplus = ENTRIES["deposit"], ENTRIES["deposit_surplus"]
+    wallet, transit, platform = (
+        kinds[name] for name in ("client_wallet", "in_transit", "on_platform")
+    )
     transfers = [ENTRIES[name] for name in ("transfer_out", "transfer_done", "transfer_back")]
     checks: dict[str, tuple[str, list[int]]] = {
         "credit-off-payment": (q.CREDITS_OFF_PAYMENTS, [deposit]),
-        "credit-off-amount": (q.CREDITED_AMOUNTS, [deposit, kinds["client_wallet"]]),
+        "credit-off-amount": (q.CREDITED_AMOUNTS, [deposit, wallet, kinds["psp_clearing"]]),
         "charge-off-books": (q.CHARGES_OFF_BOOKS, [surplus]),
+        "refund-off-surplus": (
+            q.REFUNDS_OFF_SURPLUS, [surplus, ENTRIES["refund"], kinds["suspense"]],
+        ),
+        "operation-off-payment": (q.OPERATIONS_OFF_PAYMENTS, []),
         "transfer-off-operation": (q.TRANSFERS_OFF_OPERATIONS, transfers),
-        "platform-off-books": (q.PLATFORM_OFF_BOOKS, [kinds["on_platform"]]),
-        "transit-off-books": (q.TRANSIT_OFF_BOOKS, [kinds["in_transit"]]),
+        "transfer-off-amount": (q.TRANSFERRED_AMOUNTS, [*transfers, wallet, transit, platform]),
+        "platform-off-books": (q.PLATFORM_OFF_BOOKS, [platform]),
+        "transit-off-books": (q.TRANSIT_OFF_BOOKS, [transit]),
         "state-off-events": (q.STATES_OFF_EVENTS, []),
         "outbox-numbers": (q.OUTBOX_NUMBERS, []),
         "end-untold": (q.UNTOLD_ENDS, []),
         "key-without-object": (q.KEYS_WITHOUT_OBJECTS, []),
         "object-without-audit": (q.OBJECTS_WITHOUT_AUDIT, []),
-    }
+    }  # fmt: skip
     wrong: list[Wrong] = []
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         for code, (sql, arguments) in checks.items():
             rows = await conn.fetch(sql, *arguments)
             wrong += [Wrong(code, str(row["subject"]), str(row["detail"])) for row in rows]
-    return wrong
+        return wrong + await defences.stand(conn)
