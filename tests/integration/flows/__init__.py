@@ -1,0 +1,1 @@
+"""Tests of the flows on a real database and lane."""
