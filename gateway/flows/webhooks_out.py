@@ -158,7 +158,7 @@ class Subscriptions:
 
         Raises Refusal `webhook-url`. Naming an address again makes a new secret.
         """
-        _check_url(order.webhook_url)
+        require_address(order.webhook_url)
         caller = command.caller.owner
         after = {"webhook_url": order.webhook_url}
         audit = audited(command, "subscriber.set", caller, self._ids.new("AU"), after=after)
@@ -203,8 +203,8 @@ class Subscriptions:
         return said
 
 
-def _check_url(url: str) -> None:
-    """An address we may post to: http or https, with a host. "" means none."""
+def require_address(url: str) -> None:
+    """Refuse with `webhook-url` what we could not post to; "" means that nobody is told."""
     if not url:
         return
     no = Refusal("webhook-url", "an address starts with https:// or http:// and names a host")
