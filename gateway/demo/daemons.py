@@ -47,6 +47,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_s: int = 1000
     answer_within_s: float = 15.0
     call_timeout_s: float = 3.0  # of the platform
+    backoff_first_s: float = 0.5
+    backoff_max_s: float = 5.0
 
 
 def platform_urls(book: Rulebook, peer: Peer) -> Mapping[str, str]:
@@ -78,8 +80,9 @@ def write_settings(wish: Wish, secrets: Secrets) -> Path:
 def _platform(name: str, url: str, wish: Wish, secrets: Secrets) -> str:
     return _section(
         f"platforms.{name}", url=url, manager_login=MANAGER, ca=str(wish.authority),
-        password=_file(secrets, "mt5-manager"), dial_timeout_s=2, backoff_first_s=0.5,
-        call_timeout_s=wish.call_timeout_s, backoff_max_s=5,
+        password=_file(secrets, "mt5-manager"), call_timeout_s=wish.call_timeout_s,
+        dial_timeout_s=wish.call_timeout_s, backoff_first_s=wish.backoff_first_s,
+        backoff_max_s=wish.backoff_max_s,
     )  # fmt: skip
 
 

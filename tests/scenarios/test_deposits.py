@@ -103,6 +103,18 @@ async def test_what_was_never_charged_is_proved_absent_before_another_is_asked(
     assert len(await house.charges(client)) == 1
 
 
+async def test_a_provider_that_cannot_be_reached_was_not_asked(house: House) -> None:
+    """A request that provably never left us falls back at once."""
+    client = await house.client()
+    await house.lose_provider("acme")
+    try:
+        answer = await house.pays(client)
+    finally:
+        await house.regain_provider("acme")
+    assert tried(answer.body) == [("acme", "not_sent"), ("bolt", "approved")]
+    assert len(await house.charges(client)) == 1
+
+
 async def test_a_pending_charge_is_settled_by_its_notice(house: House) -> None:
     """A pending charge stays in progress until the provider tells how it ended."""
     client = await house.client()

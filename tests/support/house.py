@@ -64,7 +64,7 @@ STAFF: Final = (
     NewKey("narrow", "svc.caller", ("fx-int",)),
 )
 QUICK: Final[Mapping[str, Mapping[str, str]]] = {
-    "broker.toml": {"settle_time_s": "1"},
+    "broker.toml": {"settle_time_s": "0.6"},
     "payments.toml": {
         "answer_timeout_s": "1", "lease_s": "2", "not_found_grace_s": "1.5",
         "not_found_gap_s": "0.3", "resolver_steps_s": "[0.4, 0.8, 1.2, 2, 3, 4, 6, 8, 12, 20, 60]",
@@ -200,6 +200,7 @@ class House:
             platforms={each.id: platform or self.platform.peer.url for each in self.book.platforms},
             psps={name: admin.peer.url for name, admin in self.providers.items()},
             authority=authority(self.folder), answer_within_s=ANSWER_WITHIN_S, call_timeout_s=1,
+            backoff_first_s=0.1, backoff_max_s=0.3,
             requests_per_s=5000,
         )  # fmt: skip
         settings = daemons.write_settings(wish, self.secrets)
@@ -209,9 +210,9 @@ class House:
         self._opened.push_async_callback(daemon.stop)
         await daemon.start()
 
-    async def another_daemon(self, name: str, platform: str = "") -> Daemon:
+    async def another_daemon(self, name: str, platform: str = "", *, port: int = 0) -> Daemon:
         """One more daemon on the same database."""
-        daemon = self.daemon_at(name, free_port(), platform)
+        daemon = self.daemon_at(name, port or free_port(), platform)
         await self._run(daemon)
         return daemon
 
@@ -304,6 +305,21 @@ class House:
     async def will(self, psp: str, **behaviour: object) -> None:
         """Tell a provider how to treat its next charge."""
         await self.providers[psp].post("/behaviour", behaviour)
+
+    async def lose_provider(self, psp: str) -> None:
+        """End a provider as a crash would; nobody listens at its address."""
+        await self.providers[psp].peer.child.kill()
+
+    async def regain_provider(self, psp: str) -> None:
+        """Its next life, at the same address and with its books."""
+        gone = self.providers[psp].peer
+        peer = await start_provider(
+            psp, self.folder, self.secrets, self.environ,
+            webhook_url=f"{self.daemon.url}/v1/psps/{psp}/webhooks",
+            listen=gone.url.removeprefix("http://"),
+        )  # fmt: skip
+        self._keep(peer)
+        self.providers[psp] = Admin(self.http, peer)
 
     async def fault(self, command: str, action: str, **more: object) -> None:
         """Tell the platform how to misbehave at its next such command."""

@@ -90,6 +90,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.port = 0
         self.connections = 0  # accepted so far
+        self.request_bytes = 0  # passed on to the server so far
 
     @property
     def fault(self) -> Fault:
@@ -181,6 +182,7 @@ class Proxy:
             if self._strikes(link, Kind.DROP_REQUEST):
                 _end(link, reset=True)
                 return
+            self.request_bytes += len(piece)
             link.upstream.write(piece)
             await link.upstream.drain()
         with contextlib.suppress(OSError):
