@@ -47,6 +47,7 @@ from gateway.flows import queries as flow_queries
 from gateway.flows.approving import Approving
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
+from gateway.flows.faults import away
 from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Emitter, Outbox
 from gateway.flows.platform import Platform
@@ -80,6 +81,7 @@ log = logging.getLogger("gateway.daemon")
 
 T = TypeVar("T")
 READ_STATEMENT_S: Final = 10.0
+GAUGES_READ_S: Final = 2.0  # a scraper waits no longer than a few seconds for the rest
 PURGE_EVERY_S: Final = 600.0
 
 
@@ -454,14 +456,19 @@ class House:
         )  # fmt: skip
 
     async def _refresh_metrics(self) -> None:
-        """Gauges that are read from tables when somebody asks."""
+        """Gauges that are read when somebody asks; those of tables stay while none can be read."""
         self.metrics.lane_waiting.set(self.lane.waiting)
         for part, trouble in self.life.troubles().items():
             self.metrics.degraded.labels(part).set(1 if trouble else 0)
-        async with self.pool.acquire() as conn:
-            rows = await conn.fetch(flow_queries.DEPTH)
-            self.metrics.outbox([tuple(row) for row in rows], self.clocks.now())
-            self.metrics.items(await items.count_open(conn))
+        try:
+            async with asyncio.timeout(GAUGES_READ_S), self.pool.acquire() as conn:
+                rows = await conn.fetch(flow_queries.DEPTH)
+                self.metrics.outbox([tuple(row) for row in rows], self.clocks.now())
+                self.metrics.items(await items.count_open(conn))
+        except Exception as error:
+            if not away(error):
+                raise
+            event(log, "metrics.database_away", why=repr(error))
 
     async def run(
         self, announce: Callable[[str, Addresses], Awaitable[None]] | None = None
