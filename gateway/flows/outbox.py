@@ -41,6 +41,7 @@ LANE_IN_FLIGHT_MAX: Final = 16  # of one lane, so that one that hangs holds up n
 DUE_MAX: Final = 1000
 LOST_LEASE_S: Final = 60.0  # when a row that asks for money is looked at again if its try is lost
 POLL_S: Final = 0.25
+ROUND_S: Final = 0.02  # between two looks at the table: what is promised meanwhile shares the next
 
 
 class Submit(Protocol):
@@ -146,6 +147,7 @@ class Outbox:
                     tasks.create_task(self._work(row))
                 if not rows:
                     await self._pause()
+                await asyncio.sleep(ROUND_S)
 
     async def _pause(self) -> None:
         try:
@@ -163,7 +165,7 @@ class Outbox:
                     still = self._ownership.still()
                     if not await conn.fetchval(still.kind.sql, [still.row[0]]):
                         return []
-                    await conn.execute(q.NUMBER, NUMBER_MAX)
+                    await conn.execute(q.NUMBER, NUMBER_MAX, self._now())
                 if len(busy) >= IN_FLIGHT_MAX:
                     return []
                 found = await conn.fetch(q.DUE, self._now(), LANE_IN_FLIGHT_MAX, DUE_MAX)
@@ -173,7 +175,7 @@ class Outbox:
             event(log, "outbox.database_away", why=repr(error))
             await asyncio.sleep(POLL_S)
             return []
-        return _with_room([Row(**row) for row in found], busy)
+        return with_room([Row(**row) for row in found], busy)
 
     async def _work(self, row: Row) -> None:
         try:
@@ -262,7 +264,7 @@ class Outbox:
         )
 
 
-def _with_room(rows: Iterable[Row], busy: Mapping[int, str]) -> list[Row]:
+def with_room(rows: Iterable[Row], busy: Mapping[int, str]) -> list[Row]:
     """The rows that may be taken up beside those in hand, each lane within its share."""
     shares = Counter(busy.values())
     taken: list[Row] = []

@@ -14,7 +14,8 @@ SELECT u.lane, u.kind, u.aggregate, u.body, u.correlation, u.at, u.at
        AS u (lane, kind, aggregate, body, correlation, at)
 """
 
-# Numbers what is committed and unnumbered, each subscriber's densely from its last number.
+# Numbers what is committed and unnumbered, each subscriber's densely from its last number. Who has
+# named no address pulls: a row of theirs has its number and is done.
 NUMBER: Final = """
 WITH fresh AS (
     SELECT id, lane, row_number() OVER (PARTITION BY lane ORDER BY id) AS nth,
@@ -26,10 +27,18 @@ WITH fresh AS (
     SELECT lane, max(nth) FROM fresh GROUP BY lane
     ON CONFLICT (lane) DO UPDATE SET last = n.last + excluded.last
     RETURNING n.lane, n.last
+), known AS (
+    SELECT lane, last, lane LIKE 'subscriber:%' AND NOT EXISTS (
+               SELECT FROM gateway.subscriber s
+                WHERE s.caller = substr(lane, 12) AND s.webhook_url <> '') AS pulls
+      FROM lanes
 )
 UPDATE gateway.outbox o
-   SET no = lanes.last - fresh.among + fresh.nth
-  FROM fresh JOIN lanes USING (lane)
+   SET no = known.last - fresh.among + fresh.nth,
+       state = CASE WHEN known.pulls THEN 'done' ELSE o.state END,
+       ended = CASE WHEN known.pulls THEN $2::timestamptz END,
+       last_error = CASE WHEN known.pulls THEN 'pull only' ELSE '' END
+  FROM fresh JOIN known USING (lane)
  WHERE o.id = fresh.id
 """
 
