@@ -7,6 +7,7 @@ it calls constructors and waits.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -81,6 +82,7 @@ log = logging.getLogger("gateway.daemon")
 
 T = TypeVar("T")
 READ_STATEMENT_S: Final = 10.0
+COLLECT_AFTER: Final = 50_000  # new objects that the collector may be asked to look through
 GAUGES_READ_S: Final = 2.0  # a scraper waits no longer than a few seconds for the rest
 PURGE_EVERY_S: Final = 600.0
 
@@ -182,6 +184,7 @@ def main(settings: Settings, *, adopt: bool = False) -> int:
     book, findings = rulebooks.check(Path(settings.rulebook.folder))
     if book is None:
         return _refuse("the rulebook cannot be used", findings)
+    _collect_seldom()
     try:
         uvloop.run(serve(settings, book, adopt=adopt))
     except CannotStart as error:
@@ -191,6 +194,17 @@ def main(settings: Settings, *, adopt: bool = False) -> int:
     except Unreachable as error:
         return _refuse(f"the database cannot be used: {error.__cause__!r}", ())
     return 0
+
+
+def _collect_seldom() -> None:
+    """Have the collector look after many new objects, and never again at what is loaded by now.
+
+    Requests make thousands of objects that end with them and hardly a cycle. At the usual threshold
+    of 700 looking for cycles takes a seventh of a deposit's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 50, 50)
 
 
 def _refuse(why: str, findings: Iterable[Finding]) -> int:

@@ -144,9 +144,10 @@ class Serving:
             self._statuses[status] = counter
         counter.inc()
         self._seconds.observe(seconds)
-        if log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if status < 400 else logging.INFO  # what went well is counted
+        if log.isEnabledFor(level):
             facts = _facts(call) | {"status": status, "took_ms": round(seconds * 1000, 2)}
-            log.info("http.request", extra={"facts": facts})
+            log.log(level, "http.request", extra={"facts": facts})
 
 
 def correlation(request: web.Request, parts: Parts) -> str:
