@@ -54,6 +54,16 @@ SELECT coalesce(c.id, s.ref) AS subject,
     ON s.ref = c.id
  WHERE coalesce(c.n, 0) <> (coalesce(c.state, '') = 'approved')::int + coalesce(s.n, 0)
 """
+# $1 deposit_mismatch. A charge in a currency nobody knows is in no book; its item says so.
+MISMATCHES_OFF_BOOKS: Final = """
+SELECT coalesce(a.id, e.key) AS subject,
+       'attempt is ' || coalesce(a.state, 'missing') || ', booked as of another amount '
+           || CASE WHEN e.key IS NULL THEN 'never' ELSE 'once' END AS detail
+  FROM (SELECT id, state FROM router.attempt
+         WHERE state = 'mismatch' AND message ~ '^charged [1-9][0-9]* minor units of [A-Z]{3}$') a
+  FULL JOIN (SELECT key FROM ledger.entry WHERE kind = $1) e ON e.key = a.id
+ WHERE a.id IS NULL OR e.key IS NULL
+"""
 # Entry kinds: $1 deposit_surplus, $2 refund; $3 the account kind suspense. A refund bears the
 # symbols of the attempt it gives back: it is asked for with the surplus and booked when it is done.
 REFUNDS_OFF_SURPLUS: Final = """

@@ -37,6 +37,7 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         "credit-off-payment": (q.CREDITS_OFF_PAYMENTS, [deposit]),
         "credit-off-amount": (q.CREDITED_AMOUNTS, [deposit, wallet, kinds["psp_clearing"]]),
         "charge-off-books": (q.CHARGES_OFF_BOOKS, [surplus]),
+        "mismatch-off-books": (q.MISMATCHES_OFF_BOOKS, [ENTRIES["deposit_mismatch"]]),
         "refund-off-surplus": (
             q.REFUNDS_OFF_SURPLUS, [surplus, ENTRIES["refund"], kinds["suspense"]],
         ),

@@ -56,6 +56,7 @@ ACCOUNT_BY_NUMBER: Final = {kind.number: kind for kind in _ACCOUNTS}
 ENTRIES: Final = {
     "deposit": 1,  # a provider confirmed a charge: clearing -> wallet
     "deposit_surplus": 2,  # a second charge of one deposit: clearing -> suspense, refund due
+    "deposit_mismatch": 4,  # a charge of another amount than asked: clearing -> suspense
     "refund": 3,  # the provider paid a surplus back: suspense -> clearing
     "transfer_out": 10,  # wallet -> in transit, on its way to a trading account
     "transfer_done": 11,  # in transit -> on platform, the platform confirmed

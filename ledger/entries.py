@@ -65,6 +65,16 @@ def surplus(
     return move("deposit_surplus", book, attempt_id, payment_id, day, source, to, amount.minor)
 
 
+def mismatch(
+    book: int, attempt_id: str, payment_id: str, psp: str, amount: Money, day: date
+) -> Entry:
+    """The provider charged another amount than was asked: held until a person says whose it is."""
+    code = amount.currency.code
+    source = AccountName("psp_clearing", psp, code)
+    to = AccountName("suspense", psp, code)
+    return move("deposit_mismatch", book, attempt_id, payment_id, day, source, to, amount.minor)
+
+
 def refund(book: int, refund_id: str, payment_id: str, psp: str, amount: Money, day: date) -> Entry:
     """The provider confirmed that a surplus charge went back to its payer."""
     code = amount.currency.code

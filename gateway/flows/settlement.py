@@ -21,6 +21,7 @@ from ledger import entries
 from ledger.changes import fact
 from ledger.facts import DepositSettled, Entry
 from ledger.ids import Ids
+from ledger.money import Money, UnknownCurrency, currency
 from ledger.units import Change
 from router import moves, rows
 from router.attempts import refund_reference
@@ -28,7 +29,7 @@ from router.cascade import Charge, Finish, Step, next_step
 from router.decide import Route
 from router.intents import Attempt, Payment
 from router.moves import Moved
-from router.outcomes import Outcome
+from router.outcomes import Mismatch, Outcome
 from router.states import OPEN, AttemptState, PaymentState
 
 ACTOR = "svc.router"
@@ -100,6 +101,7 @@ class Composer:
         booked: tuple[Entry, ...] = ()
         if case.payment.state is PaymentState.APPROVED:  # decided before; this is only more news
             extra, booked = self._second_charge(case, moved)
+        booked += self._other_amount(case, moved)
         step = next_step(case.payment, attempts, case.route, self.policy, now)
         settled = self._with_step(after, step, (*told, *noted, *extra), source)
         return msgspec.structs.replace(settled, entries=(*settled.entries, *booked))
@@ -243,6 +245,22 @@ class Composer:
             self.now().date(),
         )  # fmt: skip
         return changes, (booked,)
+
+    def _other_amount(self, case: Case, moved: Moved) -> tuple[Entry, ...]:
+        """A charge of another amount than asked stands in the books, in nobody's wallet."""
+        outcome, payment = moved.outcome, case.payment
+        if not isinstance(outcome, Mismatch) or not moved.changed or outcome.minor <= 0:
+            return ()
+        try:
+            charged = Money(outcome.minor, currency(outcome.currency))
+        except UnknownCurrency:  # no book can hold it; the item says what the provider wrote
+            return ()
+        day, attempt = self.now().date(), moved.after
+        return (
+            entries.mismatch(
+                payment.book, attempt.reference, payment.id, attempt.psp, charged, day
+            ),
+        )
 
     def _noted(self, case: Case, moved: Moved) -> tuple[Change, ...]:
         """A decline nobody has classified is for a person; it never cascades until then."""
