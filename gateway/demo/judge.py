@@ -8,6 +8,7 @@ repair, and to trust any one book: it compares them.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -35,6 +36,7 @@ DEPOSITS_MIN: Final = 200
 PAGE: Final = 200
 UNBALANCED: Final = ("entry-unbalanced", "entry-without-postings", "posting-without-entry")
 OFF_BALANCE: Final = ("balance-without-postings", "chain-broken", "account-off-chart")
+_NAMES: Final = re.compile(r"\w+")
 OPEN: Final = ("sent", "pending", "unknown")
 
 
@@ -144,12 +146,12 @@ class Judge:
         until = loop.time() + DRAIN_LIMIT_S
         while loop.time() < until:
             left = without(unfinished(await self._look(conn)), but)
-            if not left and await self._all_told():
+            if not left and await self._all_told(but):
                 return
             await asyncio.sleep(POLL_S)
 
-    async def _all_told(self) -> bool:
-        told = self._ear.told
+    async def _all_told(self, but: Collection[str]) -> bool:
+        told = self._ear.told.keys() | set(but)
         return all(event["id"] in told for event in await self._events())
 
     async def _look(self, conn: asyncpg.Connection) -> Found:
@@ -180,7 +182,7 @@ class Judge:
 
 def without(lines: Sequence[str], names: Collection[str]) -> list[str]:
     """The lines that speak of none of these ids."""
-    return [line for line in lines if not any(name in line for name in names)]
+    return [line for line in lines if not set(_NAMES.findall(line)) & set(names)]
 
 
 def unfinished(found: Found) -> list[str]:

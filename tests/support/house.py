@@ -51,6 +51,7 @@ POLL_S: Final = 0.05
 ANSWER_WITHIN_S: Final = 3.0
 DEMO: Final = Path(__file__).parents[2] / "config" / "demo"
 PAYMENTS_OF_CLIENT: Final = "SELECT id FROM router.payment WHERE client_id = $1 ORDER BY id"
+UNSENT: Final = "SELECT count(*) FROM gateway.outbox WHERE state = 'waiting'"
 ATTEMPTS_OF_CLIENT: Final = """
 SELECT a.id FROM router.attempt a JOIN router.payment p ON p.id = a.payment_id
  WHERE p.client_id = $1
@@ -165,8 +166,8 @@ class House:
         await self._start_peers(f"http://127.0.0.1:{port}")
         self.daemon = self.daemon_at("brokerd", port)
         await self._run(self.daemon)
-        address = await self._opened.enter_async_context(self.ear.listening())
-        await self.hears_at(address)
+        self.ear_address = await self._opened.enter_async_context(self.ear.listening())
+        await self.hears_at(self.ear_address)
 
     async def _make_keys(self) -> None:
         ring = KeyRing(self.book, self.secrets, self.ids, _now, os.urandom)
@@ -220,6 +221,22 @@ class House:
         """Name the caller's address."""
         named = await self.caller("portal").put("/v1/subscription", {"webhook_url": address})
         self.ear.secret = named["secret"]
+
+    @asynccontextmanager
+    async def ear_away(self) -> AsyncIterator[None]:
+        """For a story that listens itself; what was told meanwhile counts as heard by the ear."""
+        before = {event["id"] for event in await self.events()}
+        try:
+            yield
+        finally:
+            await until(self._all_sent, "the deliveries to end")
+            told = [event["id"] for event in await self.events() if event["id"] not in before]
+            self.excused |= set(told)
+            await self.hears_at(self.ear_address)
+
+    async def _all_sent(self) -> bool:
+        async with self.database() as conn:
+            return not await conn.fetchval(UNSENT)
 
     # --- who calls ------------------------------------------------------------------------------
 
