@@ -1,0 +1,1 @@
+"""Rules of the demo that need no servers."""
