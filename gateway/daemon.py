@@ -376,7 +376,8 @@ class House:
         self.mapping = _compiled(bridge.mapping.compile(self.book))
         for each in self.book.platforms:
             self._platform(each.id, each.settle_time_s)
-        self.app = app.build(self._parts(redis))
+        commands = "api" in self.settings.process.roles
+        self.app = app.build(self._parts(redis), commands=commands)
 
     def _attempts(self, transport: Transport) -> tuple[Attempts, Breakers]:
         connectors = _compiled(load_connectors(load_taxonomy()))
@@ -419,6 +420,7 @@ class House:
             server=name, replica=self.replica, crediting=Crediting(sessions), lane=self.counted,
             ownership=owner, limits=Limits(lease_s, settle_time_s), ids=self.ids, emit=self.emit,
             now=now, boot_time=boot,
+            entities={e.book: e.id for e in self.book.entities},
         )  # fmt: skip
         platform = Platform(
             sessions=sessions, accounts=makes, credits=credits, pool=self.pool,

@@ -226,11 +226,16 @@ ROUTES: Final = (
 )  # fmt: skip
 
 
-def build(parts: Parts) -> web.Application:
-    """The application: every route of the table, and problems for all that is not in it."""
+def build(parts: Parts, *, commands: bool = True) -> web.Application:
+    """The application: every route of the table, and problems for all that is not in it.
+
+    commands  without them only what a process says of itself is served: its health and metrics
+    """
     app = web.Application(middlewares=[_outside(parts)], client_max_size=parts.body_bytes_max)
     app[DESCRIPTION] = document(ROUTES, parts.version)
     for route in ROUTES:
+        if route.path.startswith("/v1/") and not commands:
+            continue
         app.router.add_route(route.method, route.path, Serving(route, parts).answer)
     return app
 

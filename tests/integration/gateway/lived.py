@@ -164,7 +164,9 @@ class House:
             provisioner=self.trading, pool=self.pool, mapping=mapping, lease_s=60.0,
             passwords=lambda: Passwords("a", "b"), **platforms,
         )  # fmt: skip
-        self.crediter = Crediter(crediting=self.trading, limits=Limits(60.0, 60.0), **platforms)
+        self.crediter = Crediter(
+            crediting=self.trading, limits=Limits(60.0, 60.0), entities={1: "fx-eu"}, **platforms
+        )
         refunds = Refunds(self.pool, self.providers, outbox_owner, now)
         self.outbox = Outbox(
             self.pool, self.lane, outbox_owner, self.book.outbox,
