@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -32,6 +33,7 @@ from gateway.flows.settlement import Case, Composer, Settlement
 from gateway.flows.views import NewDeposit, PaymentView, RouteView, route_view
 from gateway.people import clients
 from gateway.people.clients import Client
+from gateway.people.lookup import Lookup
 from ledger.ids import Ids
 from ledger.money import BadAmount, Money, UnknownCurrency, currency, parse
 from ledger.units import Change, Done, Left, Unit, Why
@@ -67,7 +69,7 @@ class Answering:
         self.idem = idem
         self.open = True
         self.answer: Answer | None = None
-        self.decided = asyncio.Event()
+        self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -105,6 +107,7 @@ class Deposits:
     ) -> None:
         self._lane = lane
         self._pool = pool
+        self._clients = Lookup(pool)
         self._rules = rules
         self._rulebook = rulebook
         self._breakers = breakers
@@ -165,16 +168,16 @@ class Deposits:
 
     async def _prepare(self, command: Command, order: NewDeposit) -> Prepared:
         """May this client deposit this, and which way would it go? Nothing is stored."""
-        async with self._pool.acquire() as conn:
-            client = await clients.find(conn, order.client)
-            if client is None or not command.caller.reaches(client.entity):
-                raise not_found("client", order.client)
-            refused = clients.may_deposit(client)
-            if refused is not None:
-                raise refused
-            amount = read_amount(order.amount.amount, order.amount.currency)
-            account = None
-            if order.to != "wallet":
+        client = await self._clients.find(order.client)
+        if client is None or not command.caller.reaches(client.entity):
+            raise not_found("client", order.client)
+        refused = clients.may_deposit(client)
+        if refused is not None:
+            raise refused
+        amount = read_amount(order.amount.amount, order.amount.currency)
+        account = None
+        if order.to != "wallet":
+            async with self._pool.acquire() as conn:
                 account = await self._destination(conn, client, order.to, amount)
         return self._routed(command, order, client, account, amount)
 
@@ -267,22 +270,18 @@ class Deposits:
         """Until the answer is stored, or it is time to say that the walk goes on."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._within_s
-        decided = asyncio.ensure_future(answering.decided.wait())
-        try:
-            await asyncio.wait(
-                {walk, decided}, timeout=self._within_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if walk.done() and walk.exception() is None:
-                # it ended in waiting for the provider, or another replica was quicker
-                while not decided.done() and not await self._settled_elsewhere(walk.result()):
-                    left = until - loop.time()
-                    if left <= 0:
-                        break
-                    await asyncio.wait({decided}, timeout=min(left, LOOK_EVERY_S))
-            if not answering.open and answering.answer is None:
-                await asyncio.wait({walk}, timeout=ANSWERING_GRACE_S)  # its commit is on its way
-        finally:
-            decided.cancel()
+        decided = answering.decided
+        either: set[asyncio.Future[Any]] = {walk, decided}
+        await asyncio.wait(either, timeout=self._within_s, return_when=asyncio.FIRST_COMPLETED)
+        if walk.done() and walk.exception() is None:
+            # it ended in waiting for the provider, or another replica was quicker
+            while not decided.done() and not await self._settled_elsewhere(walk.result()):
+                left = until - loop.time()
+                if left <= 0:
+                    break
+                await asyncio.wait({decided}, timeout=min(left, LOOK_EVERY_S))
+        if not answering.open and answering.answer is None:
+            await asyncio.wait({walk}, timeout=ANSWERING_GRACE_S)  # its commit is on its way
 
     async def _settled_elsewhere(self, walked: Case | None) -> bool:
         """Whether the rows say by now that a deposit whose walk ended here has its end."""
@@ -466,7 +465,8 @@ class Deposits:
             self._outbox.wake()
         if settlement.decided and answering is not None:
             answering.answer = storing or answering.answer
-            answering.decided.set()
+            if not answering.decided.done():
+                answering.decided.set_result(None)
 
     # --- notices --------------------------------------------------------------------------------
 

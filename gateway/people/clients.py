@@ -177,6 +177,11 @@ async def find(conn: asyncpg.Connection, id: str) -> Client | None:
     return None if row is None else _client(dict(row))
 
 
+async def find_all(conn: asyncpg.Connection, ids: list[str]) -> dict[str, Client]:
+    """The clients of these ids by their id; an id without a client is left out."""
+    return {row["id"]: _client(dict(row)) for row in await conn.fetch(q.SELECT_THESE, ids)}
+
+
 async def page(
     conn: asyncpg.Connection,
     *,

@@ -53,6 +53,12 @@ SELECT id, version, caller, reference, brand, entity, book, country, currency, c
 FROM gateway.client WHERE id = $1
 """
 
+SELECT_THESE: Final = """
+SELECT id, version, caller, reference, brand, entity, book, country, currency, client_type, risk_band, state, blocks,
+       came_from, correlation, created, updated
+FROM gateway.client WHERE id = ANY($1::text[])
+"""
+
 # Newest first: $1 the cursor, $2 entities or null for all, $3 state or '', $4 caller and $5 reference or ''.
 SELECT_CLIENTS: Final = """
 SELECT id, version, caller, reference, brand, entity, book, country, currency, client_type, risk_band, state, blocks,
