@@ -20,7 +20,16 @@ from ledger import entries
 from router import reads
 from router.attempts import Attempts, refund_reference
 from router.intents import Attempt, Payment
-from router.outcomes import Approved, Declined, NotFound, Outcome, Pending, Unknown
+from router.outcomes import (
+    Approved,
+    Declined,
+    Mismatch,
+    NotFound,
+    Outcome,
+    Pending,
+    Unknown,
+    checked,
+)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -57,11 +66,11 @@ class Refunds:
         return self._ended(payment, attempt, outcome)
 
     async def _outcome(self, payment: Payment, attempt: Attempt, *, first: bool) -> Outcome:
+        amount = payment.amount
         if not first:
             known = await self._attempts.ask_refund(attempt)
             if not isinstance(known, NotFound):
-                return known
-        amount = payment.amount
+                return checked(known, amount.minor, amount.currency.code)
         return await self._attempts.refund(
             attempt, amount.minor, amount.currency.code, self._ownership.fresh
         )
@@ -75,5 +84,7 @@ class Refunds:
             return Ended("done", entries=(booked,))
         if isinstance(outcome, Declined):
             return Ended("refused", f"{outcome.code} {outcome.message}")
+        if isinstance(outcome, Mismatch):  # something was given back: a person must book it
+            return Ended("dead", f"gave back {outcome.minor} minor units of {outcome.currency}")
         lost = isinstance(outcome, Unknown | Pending)
         return Again(f"{type(outcome).__name__} {outcome}"[:200], unknown=lost)
