@@ -22,6 +22,7 @@ from loadtests.ground import ground
 # A bench bears the name of its targeted figure; its module has `async measure(ground, *, full)`.
 BENCHES: Final = {
     "journal": "loadtests.journal",
+    "deposit": "loadtests.deposit",
 }
 WIDTH: Final = 120  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"
