@@ -10,8 +10,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -40,6 +40,7 @@ from ledger.ids import Ids
 
 RULEBOOK: Final = Path(__file__).parents[2] / "config" / "demo"
 PORT: Final = 8080
+ENVIRONMENT: Final = "demo.env"
 PER_S_MIN: Final = 20.0
 PER_S_LIVE: Final = 4.0
 DEPOSITS_WANTED: Final = 320  # well over what a run must show
@@ -68,14 +69,18 @@ def main(*, headless: bool, seconds: float | None, summary: Path | None, fresh: 
         rulebook=RULEBOOK, run_as=os.environ.get("BROKERD_EMBEDDED__RUN_AS") or None,
         environ=_inherited(os.environ), port=free_port(0 if headless else PORT), fresh=fresh,
     )  # fmt: skip
+    if summary is not None:
+        summary.unlink(missing_ok=True)  # an old one must not pass for this run's
     try:
         return asyncio.run(_demo(run, place, book))
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("stopped")
-        return 0
-    except (ServersError, MigrationError, ChildFailed, Unexpected, OSError) as error:
+        return 1 if headless else 0  # without a verdict nothing was shown to be right
+    except MigrationError as error:
+        click.echo(f"the books are of another version; --fresh begins anew: {error}", err=True)
+    except (ServersError, ChildFailed, Unexpected, OSError) as error:
         click.echo(f"the demo cannot go on: {error}", err=True)
-        return 1
+    return 1
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
@@ -93,11 +98,24 @@ async def _demo(run: Run, place: Place, book: Rulebook) -> int:
     try:
         async with opened(place, book, clocks, ids, _say) as world, asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(world.crash())
-            code = await _play(run, world, clocks)
+            with _named(place.folder / ENVIRONMENT, world):
+                code = await _play(run, world, clocks)
             watch.cancel()
             return code
     except ExceptionGroup as group:
         raise _first(group) from None
+
+
+@contextmanager
+def _named(path: Path, world: World) -> Iterator[None]:
+    """While the block lasts a file for a shell's `.` names the address and the caller's key."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(screen.exports(world))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _say(what: str) -> None:

@@ -29,12 +29,11 @@ def directions(world: World) -> str:
         *world.notes,
         "",
         "in a second terminal:",
-        f"  export BROKERD_URL={world.url}",
-        f"  export BROKERD_KEY={world.tokens[PORTAL]}",
+        *(f"  {line}" for line in exports(world).splitlines()),
         "",
         f"  key of {OPERATIONS} (operations):  {world.tokens[OPERATIONS]}",
         f"  key of {COMPLIANCE} (compliance):  {world.tokens[COMPLIANCE]}",
-        f"  key of otto (auditor):     {world.tokens['otto']}",
+        f"  key of otto (auditor):        {world.tokens['otto']}",
         f"  API description:  {world.url}/openapi.json    metrics: {world.url}/metrics",
         f"  prove the books:  brokerd verify --config {world.settings}",
         *(f"  provider {name}:  {admin.peer.admin}" for name, admin in world.providers.items()),
@@ -42,6 +41,11 @@ def directions(world: World) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def exports(world: World) -> str:
+    """What a shell must know to call the API."""
+    return f"export URL={world.url}\nexport KEY={world.tokens[PORTAL]}\n"
 
 
 def drawn(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> RenderableType:
