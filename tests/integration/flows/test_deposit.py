@@ -259,17 +259,19 @@ async def test_a_late_success_is_credited_once(house: House, one: Replica) -> No
     assert await house.items() == [("late-success", payment)]
 
 
-async def test_a_payment_in_review_is_settled_by_a_late_notice(house: House, one: Replica) -> None:
-    """A person was asked to look; the provider's own word still settles it."""
+async def test_a_charge_of_another_amount_credits_nobody(house: House, one: Replica) -> None:
+    """What was charged is not what was asked: a person looks, the wallet stays as it was, and the
+    same news again opens nothing new.
+    """
     one.providers.will("charge", approved_of(9_000))
     answer = await one.deposit()
     payment, reference = payment_of(answer), one.providers.made("charge")[0]
     assert answer.status == 202
     assert await house.state(payment) == "review"
-    assert await house.entries() == []
-    assert await house.items() == [("payment-review", payment)]
     await one.deposits.settle(reference, approved_of(9_000), "again")
+    assert await house.balance("client_wallet", house.client.id) == 0
     assert await house.items() == [("payment-review", payment)]
+    assert await house.wrong() == []
 
 
 def approved_of(minor: int) -> Approved:
