@@ -33,7 +33,7 @@ from gateway.demo.drive import Traffic, Watched
 from gateway.demo.judge import Judge, Summary
 from gateway.demo.peers import free_port
 from gateway.demo.people import Known
-from gateway.demo.world import Place, World, opened
+from gateway.demo.world import PORTAL, Place, World, opened
 from gateway.migrate import MigrationError
 from gateway.servers import ServersError
 from ledger.ids import Ids
@@ -78,7 +78,7 @@ def main(*, headless: bool, seconds: float | None, summary: Path | None, fresh: 
         return 1 if headless else 0  # without a verdict nothing was shown to be right
     except MigrationError as error:
         click.echo(f"the books are of another version; --fresh begins anew: {error}", err=True)
-    except (ServersError, ChildFailed, Unexpected, OSError) as error:
+    except (ServersError, ChildFailed, Unexpected, aiohttp.ClientError, OSError) as error:
         click.echo(f"the demo cannot go on: {error}", err=True)
     return 1
 
@@ -111,7 +111,7 @@ def _named(path: Path, world: World) -> Iterator[None]:
     """While the block lasts a file for a shell's `.` names the address and the caller's key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    path.write_text(screen.exports(world))
+    path.write_text(screen.exports(world.url, world.tokens[PORTAL]))
     try:
         yield
     finally:
@@ -123,8 +123,9 @@ def _say(what: str) -> None:
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:
-    """The reason to show: the first of what went wrong at once."""
-    error: Exception = group
+    """The reason to show: a child that ended, else the first of what went wrong at once."""
+    ended = group.subgroup(ChildFailed)
+    error: Exception = ended if ended is not None else group
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

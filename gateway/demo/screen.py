@@ -29,7 +29,7 @@ def directions(world: World) -> str:
         *world.notes,
         "",
         "in a second terminal:",
-        *(f"  {line}" for line in exports(world).splitlines()),
+        *(f"  {line}" for line in exports(world.url, world.tokens[PORTAL]).splitlines()),
         "",
         f"  key of {OPERATIONS} (operations):  {world.tokens[OPERATIONS]}",
         f"  key of {COMPLIANCE} (compliance):  {world.tokens[COMPLIANCE]}",
@@ -43,9 +43,9 @@ def directions(world: World) -> str:
     return "\n".join(lines)
 
 
-def exports(world: World) -> str:
-    """What a shell must know to call the API."""
-    return f"export URL={world.url}\nexport KEY={world.tokens[PORTAL]}\n"
+def exports(url: str, token: str) -> str:
+    """What a shell must know to call the API; names with BROKERD_ are settings of the daemon."""
+    return f"export URL={url}\nexport KEY={token}\n"
 
 
 def drawn(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> RenderableType:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo import people
+from gateway.demo import people, screen
 from gateway.demo.people import Desk
 from tests.support.house import House
 
@@ -34,7 +34,7 @@ async def test_the_readmes_lines_pay_twice(house: House, tmp_path: Path) -> None
     [client] = await people.settle_in(desk, [people.sample()[0]])
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "demo.env").write_text(
-        f"export BROKERD_URL={house.daemon.url}\nexport BROKERD_KEY={house.tokens['portal']}\n"
+        screen.exports(house.daemon.url, house.tokens["portal"])
     )
     async with asyncio.timeout(LINES_LIMIT_S):
         shell = await asyncio.create_subprocess_exec(
