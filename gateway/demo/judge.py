@@ -130,8 +130,7 @@ class Judge:
         """
         conn = await asyncpg.connect(self._dsn)
         try:
-            await self._rest(conn, but)
-            found = await self._look(conn)
+            found = await self._at_rest(conn, but)
         finally:
             await conn.close()
         events = await self._events()
@@ -141,13 +140,15 @@ class Judge:
             disordered=tuple(self._ear.disordered),
         )  # fmt: skip
 
-    async def _rest(self, conn: asyncpg.Connection, but: Collection[str]) -> None:
+    async def _at_rest(self, conn: asyncpg.Connection, but: Collection[str]) -> Found:
+        """The books of the first moment at which nothing is open, or else the last ones read."""
         loop = asyncio.get_running_loop()
         until = loop.time() + DRAIN_LIMIT_S
-        while loop.time() < until:
-            left = without(unfinished(await self._look(conn)), but)
-            if not left and await self._all_told(but):
-                return
+        while True:
+            found = await self._look(conn)
+            rests = not without(unfinished(found), but) and await self._all_told(but)
+            if rests or loop.time() > until:
+                return found
             await asyncio.sleep(POLL_S)
 
     async def _all_told(self, but: Collection[str]) -> bool:
