@@ -31,7 +31,9 @@ BANNED = {
     r"\bprint\(": "config.log.event",
 }
 # The door answers every request: a bug is a 500 there, with its trace in the log.
-LAST_RESORTS = {"gateway/http/serving.py": "log.exception("    "gateway/people/lookup.py": "set_exception(error)",  # raised where it was asked for
+LAST_RESORTS = {
+    "gateway/http/serving.py": "log.exception(",
+    "gateway/people/lookup.py": "set_exception(error)",  # raised where it was asked for
 }
 SECRETS = r"\bsecrets\.(token_|choice|randbelow)"
 ENVIRONMENT = r"\bos\.environ\b|\bos\.getenv\("
