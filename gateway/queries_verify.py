@@ -54,15 +54,31 @@ SELECT coalesce(c.id, s.ref) AS subject,
     ON s.ref = c.id
  WHERE coalesce(c.n, 0) <> (coalesce(c.state, '') = 'approved')::int + coalesce(s.n, 0)
 """
-# $1 deposit_mismatch. A charge in a currency nobody knows is in no book; its item says so.
+# $1 the entry kind deposit_mismatch, $2 the account kind suspense, $3 every currency that is known.
+# What an attempt was charged instead stands in its message; in a currency nobody knows no book can
+# hold it.
 MISMATCHES_OFF_BOOKS: Final = """
 SELECT coalesce(a.id, e.key) AS subject,
-       'attempt is ' || coalesce(a.state, 'missing') || ', booked as of another amount '
-           || CASE WHEN e.key IS NULL THEN 'never' ELSE 'once' END AS detail
-  FROM (SELECT id, state FROM router.attempt
-         WHERE state = 'mismatch' AND message ~ '^charged [1-9][0-9]* minor units of [A-Z]{3}$') a
-  FULL JOIN (SELECT key FROM ledger.entry WHERE kind = $1) e ON e.key = a.id
- WHERE a.id IS NULL OR e.key IS NULL
+       coalesce(a.message, 'no attempt was charged another amount') || ', booked '
+           || coalesce(e.amount || ' ' || e.currency, 'nothing') AS detail
+  FROM (SELECT t.id, t.psp, t.message, p.book,
+               substring(t.message FROM '^charged ([1-9][0-9]*) minor units of ')::numeric AS minor,
+               substring(t.message FROM ' minor units of (.*)$') AS currency
+          FROM router.attempt t JOIN router.payment p ON p.id = t.payment_id
+         WHERE t.state = 'mismatch') a
+  FULL JOIN (SELECT n.book_id, n.key, s.owner, s.currency, -sum(s.amount) AS amount
+               FROM ledger.entry n
+               LEFT JOIN (SELECT g.book_id, g.entry_id, g.amount, c.owner, c.currency
+                            FROM ledger.posting g
+                            JOIN ledger.account c
+                              ON c.book_id = g.book_id AND c.id = g.account_id AND c.kind = $2) s
+                 ON s.book_id = n.book_id AND s.entry_id = n.id
+              WHERE n.kind = $1
+              GROUP BY n.book_id, n.key, s.owner, s.currency) e
+    ON e.key = a.id
+ WHERE CASE WHEN e.key IS NULL THEN a.minor > 0 AND a.currency = ANY($3::text[])
+            ELSE (a.minor, a.currency, a.psp, a.book)
+                 IS DISTINCT FROM (e.amount, e.currency, e.owner, e.book_id) END
 """
 # Entry kinds: $1 deposit_surplus, $2 refund; $3 the account kind suspense. A refund bears the
 # symbols of the attempt it gives back: it is asked for with the surplus and booked when it is done.

@@ -5,11 +5,14 @@ Knows which statement proves what. Refuses to repair anything: it names what is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import asyncpg
 
 from gateway import defences
 from gateway import queries_verify as q
 from ledger.chart import ACCOUNTS, ENTRIES
+from ledger.money import codes
 from ledger.verify import Wrong
 from ledger.verify import verify as verify_books
 
@@ -33,11 +36,13 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         kinds[name] for name in ("client_wallet", "in_transit", "on_platform")
     )
     transfers = [ENTRIES[name] for name in ("transfer_out", "transfer_done", "transfer_back")]
-    checks: dict[str, tuple[str, list[int]]] = {
+    checks: dict[str, tuple[str, list[Any]]] = {
         "credit-off-payment": (q.CREDITS_OFF_PAYMENTS, [deposit]),
         "credit-off-amount": (q.CREDITED_AMOUNTS, [deposit, wallet, kinds["psp_clearing"]]),
         "charge-off-books": (q.CHARGES_OFF_BOOKS, [surplus]),
-        "mismatch-off-books": (q.MISMATCHES_OFF_BOOKS, [ENTRIES["deposit_mismatch"]]),
+        "mismatch-off-books": (
+            q.MISMATCHES_OFF_BOOKS, [ENTRIES["deposit_mismatch"], kinds["suspense"], codes()],
+        ),
         "refund-off-surplus": (
             q.REFUNDS_OFF_SURPLUS, [surplus, ENTRIES["refund"], kinds["suspense"]],
         ),

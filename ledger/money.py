@@ -85,6 +85,12 @@ def currency(code: str) -> Currency:
     return Currency(code, found.exponent)
 
 
+def codes() -> tuple[str, ...]:
+    """Every code that `currency` knows."""
+    listed = (each.code for each in IsoCurrency if each.exponent is not None)
+    return (*BROKER_UNITS, *(code for code in listed if code not in BROKER_UNITS))
+
+
 def parse(amount: str, unit: Currency) -> Money:
     """Read an amount as the wire writes it.
 

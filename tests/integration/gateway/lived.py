@@ -70,9 +70,12 @@ class Providers:
         self, attempt: Attempt, intent: Intent, may_send: Callable[[], bool]
     ) -> outcomes.Outcome:
         """What was told, else an approval of what was asked."""
+        said: outcomes.Outcome = outcomes.Approved(
+            f"ch_{attempt.reference}", intent.minor, intent.currency
+        )
         if self.say.get(attempt.psp):
-            return self.say[attempt.psp].pop(0)
-        return outcomes.Approved(f"ch_{attempt.reference}", intent.minor, intent.currency)
+            said = self.say[attempt.psp].pop(0)
+        return outcomes.checked(said, intent.minor, intent.currency)
 
     async def ask_refund(self, attempt: Attempt) -> outcomes.Outcome:
         """No refund is known yet."""
@@ -285,6 +288,8 @@ async def lived(house: House) -> None:
     house.providers.say = {"acme": [soft]}
     payment_id = await house.deposit(client_id)
     await _charged_after_all(house, payment_id)
+    house.providers.say = {"acme": [outcomes.Approved("ch_3", 9_000, "EUR")]}
+    await house.deposit(client_id, state="review")  # another amount than asked
     item = item_opened(house.ids.new("IT"), "test", "payments", "thing", "why", now())
     await house.lane.submit(Unit((item,)))
     await house.tell()

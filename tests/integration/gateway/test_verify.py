@@ -53,7 +53,15 @@ async def test_a_house_that_lived_is_right(owner: asyncpg.Connection) -> None:
     """Approvals, accounts, every end of a deposit, a refund and an item leave no finding."""
     assert await found(owner) == []
     kinds = await owner.fetch("SELECT DISTINCT kind FROM ledger.entry ORDER BY kind")
-    assert [row["kind"] for row in kinds] == [1, 2, 3, 10, 11, 12]  # each was there to be compared
+    assert [row["kind"] for row in kinds] == [
+        1,
+        2,
+        3,
+        4,
+        10,
+        11,
+        12,
+    ]  # each was there to be compared
     for table in ("gateway.approval", "gateway.item", "bridge.account", "gateway.idempotency"):
         assert await owner.fetchval(f"SELECT count(*) FROM {table}"), table
 
@@ -102,6 +110,24 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
             f"WHERE state = 'declined'; {EVENT} router.attempt ON CONFLICT DO NOTHING"
         ),
         {"charge-off-books"},
+    ),
+    (
+        "a charge of another amount was made smaller",
+        (
+            "UPDATE router.attempt SET message = 'charged 1 minor units of EUR' "
+            "WHERE state = 'mismatch'"
+        ),
+        {"mismatch-off-books"},
+    ),
+    (
+        "a charge of another amount is booked for an attempt that never was",
+        "UPDATE ledger.entry SET key = 'AT000000000000000000' WHERE kind = 4",
+        {"mismatch-off-books"},
+    ),
+    (
+        "a charge of another amount was booked on another provider",
+        "UPDATE router.attempt SET psp = 'coral' WHERE state = 'mismatch'",
+        {"mismatch-off-books"},
     ),
     (
         "a refund is booked and was not made",
@@ -228,6 +254,31 @@ async def test_each_disagreement_is_named(
     await owner.execute(sql)
     named = await verify.agree(owner)
     assert {wrong.code for wrong in named} == codes, named
+
+
+@pytest.mark.parametrize(
+    ("said", "codes"),
+    [
+        ("charged 100 minor units of ZZZ", set()),  # no book can hold what nobody knows
+        ("charged 0 minor units of EUR", set()),
+        ("charged 100 minor units of USDT", {"mismatch-off-books"}),
+    ],
+)
+async def test_a_charge_in_a_currency_that_nobody_knows_is_in_no_book(
+    owner: asyncpg.Connection, said: str, codes: set[str]
+) -> None:
+    """What was charged instead must be booked exactly where its currency is one we know."""
+    await owner.execute(
+        "INSERT INTO router.attempt SELECT 'AT000000000000000000', payment_id, no + 1, version, "
+        "psp, state, lease_owner, lease_until, psp_reference, code, category, cascade, $1, "
+        "inquiries, not_found_at, sent_at, updated FROM router.attempt WHERE state = 'mismatch'",
+        said,
+    )
+    await owner.execute(
+        "INSERT INTO router.event SELECT id, version, '', state, 'x', '{}', 'x', now() "
+        "FROM router.attempt ON CONFLICT DO NOTHING"
+    )
+    assert {wrong.code for wrong in await verify.agree(owner)} == codes
 
 
 async def _deposit_of(conn: asyncpg.Connection, book: int) -> Entry:

@@ -11,6 +11,7 @@ from ledger.money import (
     BadAmount,
     Money,
     UnknownCurrency,
+    codes,
     currency,
     parse,
     text,
@@ -103,6 +104,14 @@ def test_an_amount_that_the_books_could_not_add_up_is_refused() -> None:
         parse("999999999999999.99999999", currency("BTC"))
     assert refused.value.code == "amount-too-large"
     assert MINOR_MAX * 90 < 2**63
+
+
+def test_every_code_is_one_that_is_known() -> None:
+    """The list of codes is what the reader of codes knows, each once."""
+    assert [currency(code).code for code in codes()] == list(codes())
+    assert len(set(codes())) == len(codes()) > 100
+    assert {"EUR", "JPY", "USDT"} <= set(codes())
+    assert "XAU" not in codes()
 
 
 def test_two_currencies_are_never_added() -> None:
