@@ -74,7 +74,7 @@ def main(*, headless: bool, seconds: float | None, summary: Path | None, fresh: 
     try:
         return asyncio.run(_demo(run, place, book))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("stopped")
+        click.echo("\nstopped")
         return 1 if headless else 0  # without a verdict nothing was shown to be right
     except MigrationError as error:
         click.echo(f"the books are of another version; --fresh begins anew: {error}", err=True)

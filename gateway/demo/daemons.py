@@ -21,7 +21,7 @@ from gateway.control import access
 from gateway.control.audit import Command
 from gateway.control.keys import KeyMaker, NewKey, operator
 from gateway.demo.children import START_LIMIT_S, Child, ChildFailed
-from gateway.demo.peers import MANAGER, Peer, Secrets, authority
+from gateway.demo.peers import MANAGER, Peer, Secrets
 from ledger.ids import Ids
 
 POLL_S: Final = 0.1
@@ -146,7 +146,7 @@ class KeyRing:
 
     async def key(self, conn: asyncpg.Connection, wish: NewKey) -> str:
         """The key of an owner: the one that was made before, or a new one."""
-        name = f"key-{wish.owner}"
+        name = _key_name(wish.owner)
         if kept := self._secrets.read(name):
             return kept
         maker = operator("demo")
@@ -157,4 +157,11 @@ class KeyRing:
         return token
 
 
-__all__ = ["KeyRing", "Wish", "authority", "platform_urls", "start_daemon", "write_settings"]
+def kept_key(folder: Path, owner: str) -> str:
+    """The key of an owner that secrets in this folder hold; "" when there is none."""
+    path = folder / _key_name(owner)
+    return path.read_text() if path.exists() else ""
+
+
+def _key_name(owner: str) -> str:
+    return f"key-{owner}"

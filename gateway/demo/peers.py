@@ -110,7 +110,7 @@ async def start_platform(
         "--groups", str(known), *_certificate(home),
     ]  # fmt: skip
     child = await Child.start(name, arguments, folder, environ)
-    said = await child.announced()
+    said = await _announced(child)
     return Peer(child, said["listening"], said["admin"], state)
 
 
@@ -156,8 +156,17 @@ async def start_provider(
         *(("--profile", str(profile)) if profile else ()),
     ]  # fmt: skip
     child = await Child.start(name, arguments, folder, environ)
-    said = await child.announced()
+    said = await _announced(child)
     return Peer(child, said["listening"], said["listening"] + "/admin", state)
+
+
+async def _announced(child: Child) -> dict[str, Any]:
+    """What it says once it listens; one that never does, or is not waited for, is ended."""
+    try:
+        return await child.announced()
+    except BaseException:
+        await child.stop()
+        raise
 
 
 def free_port(preferred: int = 0) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,9 @@ from rich.text import Text
 from gateway.demo.drive import Watched
 from gateway.demo.world import COMPLIANCE, OPERATIONS, PORTAL, World
 
+COLUMNS: Final = {  # each with the width below which it says nothing
+    "payment": 8, "amount": 13, "method": 7, "way": 13, "state": 11, "platform": 8,
+}  # fmt: skip
 STYLES: Final = {
     "approved": "green", "declined": "red", "unknown": "yellow", "pending": "cyan",
     "in_progress": "cyan", "review": "magenta", "not_found": "yellow", "not_sent": "yellow",
@@ -78,9 +82,9 @@ def _session(status: dict[str, Any]) -> Text:
 
 
 def _deposits(watched: Watched) -> Table:
-    table = Table(title="deposits", expand=True)
-    for column in ("payment", "amount", "method", "way", "state", "to", "transfer"):
-        table.add_column(column, no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, expand=True)
+    for column, width in COLUMNS.items():
+        table.add_column(column, no_wrap=True, min_width=width)
     for payment_id in reversed(watched.recent):
         table.add_row(*_row(watched.payments[payment_id]))
     return table
@@ -92,7 +96,6 @@ def _row(payment: dict[str, Any]) -> list[Text | str]:
     return [
         payment["id"], f"{amount['amount']:>9} {amount['currency']}", payment["method"],
         _way(payment), Text(payment["state"], style=STYLES.get(payment["state"], "")),
-        "wallet" if payment["to"] == "wallet" else "account",
         transfer["state"] if transfer else "",
     ]  # fmt: skip
 

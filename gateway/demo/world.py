@@ -19,7 +19,7 @@ import msgspec
 
 from config.rulebook import Rulebook
 from gateway import migrate
-from gateway.control.keys import NewKey
+from gateway.control.keys import NewKey, find_key, split_token
 from gateway.daemon import Clocks
 from gateway.demo import daemons
 from gateway.demo.api import Api
@@ -38,6 +38,7 @@ STAFF: Final = (
     NewKey(COMPLIANCE, "compliance"),
     NewKey("otto", "auditor"),
 )
+SECRETS: Final = "secrets"
 PROFILES: Final = Path(__file__).parent / "profiles"
 REFUSES_EVERY: Final = 40  # of the caller's own deliveries: it is away now and then
 SEED: Final = 7
@@ -107,13 +108,13 @@ class _Builder:
         folder = servers.state_folder / "demo"
         folder.mkdir(mode=0o700, exist_ok=True)
         await end_leftovers(folder)
-        if self._place.fresh:
+        assert servers.postgres is not None, "it was asked for"
+        if self._place.fresh or not await _belongs(folder, servers.postgres.daemon_dsn):
             shutil.rmtree(folder)
             folder.mkdir(mode=0o700)
         for log in folder.glob("*.log"):
             log.unlink()
-        secrets = Secrets(folder / "secrets", self._clocks.random_bytes)
-        assert servers.postgres is not None, "it was asked for"
+        secrets = Secrets(folder / SECRETS, self._clocks.random_bytes)
         assert servers.redis is not None, "it was asked for"
         secrets.write("daemon-dsn", servers.postgres.daemon_dsn)
         secrets.write("owner-dsn", servers.postgres.owner_dsn)
@@ -163,6 +164,22 @@ class _Builder:
             return {wish.owner: await ring.key(conn, wish) for wish in STAFF}
         finally:
             await conn.close()
+
+
+async def _belongs(folder: Path, dsn: str) -> bool:
+    """Whether what is kept in the folder is about this database.
+
+    A start with `--fresh` that was interrupted has wiped the one and not the other: then the key
+    that was kept is not known to the database.
+    """
+    parts = split_token(daemons.kept_key(folder / SECRETS, PORTAL))
+    if parts is None:
+        return True  # nothing was ever done with it
+    conn = await asyncpg.connect(dsn)
+    try:
+        return await find_key(conn, parts[0]) is not None
+    finally:
+        await conn.close()
 
 
 @asynccontextmanager
