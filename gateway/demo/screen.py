@@ -17,9 +17,8 @@ from rich.text import Text
 from gateway.demo.drive import Watched
 from gateway.demo.world import COMPLIANCE, OPERATIONS, PORTAL, World
 
-COLUMNS: Final = {  # each with the width below which it says nothing
-    "payment": 8, "amount": 13, "method": 7, "way": 13, "state": 11, "platform": 8,
-}  # fmt: skip
+COLUMNS: Final = ("payment", "amount", "method", "way", "state", "platform")
+SHORTENED: Final = ("payment", "method")  # where the terminal is narrow
 STYLES: Final = {
     "approved": "green", "declined": "red", "unknown": "yellow", "pending": "cyan",
     "in_progress": "cyan", "review": "magenta", "not_found": "yellow", "not_sent": "yellow",
@@ -83,8 +82,8 @@ def _session(status: dict[str, Any]) -> Text:
 
 def _deposits(watched: Watched) -> Table:
     table = Table(box=SIMPLE_HEAD, expand=True)
-    for column, width in COLUMNS.items():
-        table.add_column(column, no_wrap=True, min_width=width)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=column not in SHORTENED, overflow="ellipsis")
     for payment_id in reversed(watched.recent):
         table.add_row(*_row(watched.payments[payment_id]))
     return table
