@@ -176,13 +176,17 @@ class _Request:
     def __init__(self, part: RequestPart) -> None:
         self._method = part.method
         self._path = _template(part.path)
+        self._path_varies = _NAME.search(part.path) is not None
         self._query = {name: _template(value) for name, value in part.query.items()}
         self._headers = {name: _template(value) for name, value in part.headers.items()}
         self._body = {name: _template(value) for name, value in part.body.items()}
 
     def build(self, values: Values) -> HttpRequest:
         headers = {name: template(values) for name, template in self._headers.items()}
-        target = self._path({name: quote(value, safe="") for name, value in values.items()})
+        quoted = values
+        if self._path_varies:
+            quoted = {name: quote(value, safe="") for name, value in values.items()}
+        target = self._path(quoted)
         if self._query:
             query = {name: template(values) for name, template in self._query.items()}
             target = f"{target}?{urlencode(query)}"
