@@ -191,6 +191,29 @@ async def test_a_late_second_charge_is_given_back(house: House) -> None:
     assert await house.items(late) == ["second-charge"]
 
 
+async def test_a_charge_that_turns_up_after_the_decline_is_credited(house: House) -> None:
+    """Money that comes in after the deposit was declined belongs to the client, once."""
+    client = await house.client()
+    await house.will("bolt", effect_after_s=5, answer="reset")
+    taken = await house.pays(client, method="ewallet")
+    view = await house.becomes(taken.body["id"], "declined")
+    assert tried(view) == [("bolt", "not_found")]
+    view = await house.becomes(taken.body["id"], "approved")
+    assert tried(view) == [("bolt", "approved")]
+    assert await house.wallet(client) == "100.00"
+    assert await house.items(view["id"]) == ["late-success"]
+
+
+async def test_a_pending_charge_may_end_in_a_decline(house: House) -> None:
+    """A pending charge that the provider then declines credits nothing and ends the deposit."""
+    client = await house.client()
+    await house.will("coral", status="pending", becomes="declined", becomes_after_s=0.5)
+    taken = await house.pays(client, method="bank_transfer")
+    view = await house.becomes(taken.body["id"], "declined")
+    assert tried(view) == [("coral", "declined")]
+    assert await house.wallet(client) == "0.00"
+
+
 async def test_a_deposit_that_no_provider_takes_says_why(house: House) -> None:
     """Without a provider the deposit is declined with a verdict for each one left out."""
     client = await house.client()
