@@ -12,7 +12,8 @@ from datetime import datetime
 import asyncpg
 
 from ledger import queries as q
-from ledger.journal import Draft, Numbers, Overtaken, Taken, in_books, open_page, repeated
+from ledger.journal import Draft, Numbers, Overtaken, Page, Taken, in_books, places, repeated
+from ledger.statements import ACCOUNTS, locking, may_share, writing
 from ledger.units import Change, Done, Kind, Left, Step, Unit, Why
 
 Answer = Done | Left
@@ -50,21 +51,12 @@ class Batch:
         Raises Taken when another writer holds a key of ours, Overtaken when the lane's row was not
         at `number` - 1, Miscounted and asyncpg's errors; the caller rolls back.
         """
-        await self._check(conn)
         if self._look:
             await self._find_taken_keys(conn)
-        await self._lock_rows(conn)
-        recorded, ids = await self._books(conn, lane, number)
-        if not ids and await conn.fetchval(q.ADVANCE_LANE, lane, number) is None:
-            raise Overtaken(lane)
-        for kind, rows in self._rows(Step.CLAIM):
-            rows.sort(key=_key)  # every lane waits for others' keys in one order
-            if len(await conn.fetch(kind.sql, *_columns(rows))) < len(rows):
-                raise Taken
-        for kind, rows in self._rows(Step.MOVE):
-            _require_count(kind, await conn.execute(kind.sql, *_columns(rows)), len(rows))
-        for kind, rows in self._rows(Step.INSERT):
-            await conn.execute(kind.sql, *_columns(rows))
+        page = await self._lock(conn)
+        ids = await self._numbers.entry_ids(conn, len(page.drafts))
+        first = page.columns(ids, lane, number) if ids else [lane, number]
+        recorded = await self._write(conn, first, books=bool(ids))
         return self._answers(recorded, ids)
 
     def _living(self) -> list[int]:
@@ -79,20 +71,16 @@ class Batch:
 
     def _rows(self, step: Step) -> Iterator[tuple[Kind, list[Row]]]:
         for kind, changes in self._changes(step):
-            yield kind, [change.row for _, change in changes]
+            rows = [change.row for _, change in changes]
+            if step is Step.CLAIM:
+                rows.sort(key=_key)  # every lane waits for others' keys in one order
+            yield kind, rows
 
     def _leave_out(self, changes: Numbered, wrong: Callable[[Row], Left | None]) -> None:
         for n, change in changes:
             left = wrong(change.row)
             if left is not None:
                 self._left.setdefault(n, left)
-
-    async def _check(self, conn: asyncpg.Connection) -> None:
-        for kind, changes in self._changes(Step.CHECK):
-            values = sorted({str(change.row[0]) for _, change in changes})
-            holds = {str(row[0]) for row in await conn.fetch(kind.sql, values)}
-            if len(holds) < len(values):
-                self._leave_out(changes, _missing(kind, holds))
 
     async def _find_taken_keys(self, conn: asyncpg.Connection) -> None:
         for kind, changes in self._changes(Step.CLAIM):
@@ -107,28 +95,61 @@ class Batch:
             if left is not None:
                 self._left[n] = left
 
-    async def _lock_rows(self, conn: asyncpg.Connection) -> None:
-        for kind, changes in self._changes(Step.MOVE):
-            found = await conn.fetch(kind.look, [change.row[0] for _, change in changes])
-            versions = {str(row["id"]): row["version"] for row in found}
-            self._leave_out(changes, _stale(kind, versions))
-
-    async def _books(
-        self, conn: asyncpg.Connection, lane: str, number: int
-    ) -> tuple[datetime | None, Sequence[int]]:
-        """Lock accounts, check floors, write entries, balances and postings."""
-        living = [n for n in self._living() if self._drafts[n]]
-        drafts = [draft for n in living for draft in self._drafts[n]]
-        if not drafts:
-            return None, ()
-        ids = await self._numbers.entry_ids(conn, len(drafts))
-        page = await open_page(conn, drafts)
-        for n in living:
+    async def _lock(self, conn: asyncpg.Connection) -> Page:
+        """Ask the checks, lock rows and accounts, leave out whom they refuse; then the floors."""
+        asked = [*self._changes(Step.CHECK), *self._changes(Step.MOVE)]
+        values = [sorted({str(change.row[0]) for _, change in changes}) for _, changes in asked]
+        drafts = [draft for n in self._living() for draft in self._drafts[n]]
+        balances: list[asyncpg.Record] = []
+        if asked:
+            balances = await self._ask(conn, asked, values, drafts)
+        elif drafts:
+            balances = await conn.fetch(q.LOCK_BALANCES, *places(drafts))
+        page = Page(balances)
+        for n in self._living():
             broken = page.add(self._drafts[n])
             if broken is not None:
                 self._left[n] = broken
-        ids = ids[: len(page.drafts)]
-        return (await page.write(conn, ids, lane, number) if ids else None), ids
+        return page
+
+    async def _ask(
+        self, conn: asyncpg.Connection, asked: Sequence[tuple[Kind, Numbered]],
+        values: Sequence[Sequence[str]], drafts: Sequence[Draft],
+    ) -> list[asyncpg.Record]:  # fmt: skip
+        """One round trip for all checks and locks; returns the balances that it locked."""
+        sql = locking(tuple([kind for kind, _ in asked]), accounts=bool(drafts))
+        found: dict[int, list[asyncpg.Record]] = {}
+        for row in await conn.fetch(sql, *values, *(places(drafts) if drafts else ())):
+            found.setdefault(row["part"], []).append(row)
+        for n, (kind, changes) in enumerate(asked):
+            rows = found.get(n, [])
+            if kind.step is Step.MOVE:
+                wrong = _stale(kind, {row["key"]: row["version"] for row in rows})
+            else:
+                wrong = _missing(kind, {row["key"] for row in rows})
+            self._leave_out(changes, wrong)
+        return found.get(ACCOUNTS, [])
+
+    async def _write(
+        self, conn: asyncpg.Connection, first: Sequence[object], *, books: bool
+    ) -> datetime | None:
+        """Everything that is left, in one round trip but for kinds that cannot share one."""
+        kinds = [*self._rows(Step.CLAIM), *self._rows(Step.MOVE), *self._rows(Step.INSERT)]
+        shared = [(kind, rows) for kind, rows in kinds if may_share(kind)]
+        sql = writing(tuple([(kind, len(rows[0])) for kind, rows in shared]), books=books)
+        columns = [column for _, rows in shared for column in _columns(rows)]
+        row = await conn.fetchrow(sql, *first, *columns)
+        if not row["written"]:
+            raise Taken
+        if not row["advanced"]:
+            raise Overtaken(first)
+        for n, (kind, rows) in enumerate(shared):
+            _require_count(kind, row[f"n{n}"], len(rows))
+        for kind, rows in kinds:
+            if not may_share(kind):
+                await conn.execute(kind.sql, *_columns(rows))
+        recorded: datetime | None = row["recorded"]
+        return recorded
 
     def _answers(self, recorded: datetime | None, ids: Sequence[int]) -> list[Answer]:
         numbers = iter(ids)
@@ -188,8 +209,11 @@ def _columns(rows: Sequence[Row]) -> list[Row]:
     return list(zip(*rows, strict=True))
 
 
-def _require_count(kind: Kind, tag: str, rows: int) -> None:
-    """The rows were locked at the version we saw; one that did not move is a wrong statement."""
-    verb, _, count = tag.rpartition(" ")
-    if verb == "UPDATE" and int(count) != rows:
+def _require_count(kind: Kind, count: int, rows: int) -> None:
+    """A claim that made fewer rows met a taken key; a move of locked rows is a wrong statement."""
+    if count == rows:
+        return
+    if kind.step is Step.CLAIM:
+        raise Taken
+    if kind.step is Step.MOVE and kind.sql.lstrip()[:6].upper() == "UPDATE":
         raise Miscounted(f"{kind.name} moved {count} of {rows} rows")

@@ -17,6 +17,7 @@ from ledger.facts import Fact
 from ledger.units import Change, Kind, Step
 
 FACT: Final = Kind("ledger.fact.insert", Step.INSERT, q.STORE_FACT)
+FACT_TOLD: Final = Kind("ledger.fact.told", Step.INSERT, q.TELL_FACT)
 HOLD_PLACED: Final = Kind("ledger.hold.insert", Step.INSERT, q.PLACE_HOLD)
 HOLD_ENDED: Final = Kind("ledger.hold.move", Step.MOVE, q.END_HOLD, q.LOOK_HOLDS)
 
@@ -28,7 +29,10 @@ def fact(what: Fact, subject: str, readers: Mapping[str, tuple[str, ...]] = READ
     """Store a fact and one work row for each of its readers."""
     kind = type(what).__name__
     body = msgspec.json.encode(what).decode()
-    return Change(FACT, (kind, subject, body, ",".join(readers.get(kind, ()))))
+    told = readers.get(kind, ())
+    if not told:
+        return Change(FACT, (kind, subject, body))
+    return Change(FACT_TOLD, (kind, subject, body, ",".join(told)))
 
 
 def hold_placed(

@@ -161,7 +161,7 @@ async def _open(
 class Page:
     """One transaction's worth of entries: balances read under their locks, then rows to write.
 
-    `add` decides with the balances as they will stand; `write` sends everything in one statement.
+    `add` decides with the balances as they will stand; `columns` is what there is to write.
     """
 
     def __init__(self, balances: Iterable[asyncpg.Record]) -> None:
@@ -206,43 +206,29 @@ class Page:
             return False
         return account.sign * self._balances[account.book, account.id][0] < account.floor
 
-    async def write(
-        self, conn: asyncpg.Connection, ids: Sequence[int], lane: str | None = None, batch: int = 0
-    ) -> datetime:
-        """Write all that was added; returns the books' time.
-
-        lane, batch  the lane's row to move to this number in the same statement
-        raises       Taken on a key just taken, Overtaken when the lane's row was elsewhere; then
-                     the caller rolls back
-        """
+    def columns(self, ids: Sequence[int], lane: str | None, batch: int) -> list[object]:
+        """What WRITE_BOOKS asks for; `lane` is the row to move to number `batch` with it."""
         moved = sorted(self._moved)
-        drafts, postings = self.drafts, self._postings
-        row = await conn.fetchrow(
-            q.WRITE_BOOKS, self._changed,
-            [d.entry.book for d in drafts], list(ids), [d.kind for d in drafts],
+        drafts = self.drafts
+        books, numbers, seqs, accounts, versions, minors, after = zip(*self._postings, strict=True)
+        return [
+            self._changed,
+            [d.entry.book for d in drafts], ids, [d.kind for d in drafts],
             [d.entry.key for d in drafts], [d.content for d in drafts],
             [d.entry.effective for d in drafts], [d.entry.ref for d in drafts],
             [len(d.sides) for d in drafts],
             [book for book, _ in moved], [account for _, account in moved],
             [self._balances[place][0] for place in moved],
             [self._balances[place][1] for place in moved],
-            [p[0] for p in postings], [ids[p[1]] for p in postings], [p[2] for p in postings],
-            [p[3] for p in postings], [p[4] for p in postings], [p[5] for p in postings],
-            [p[6] for p in postings], lane, batch,
-        )  # fmt: skip
-        if not row["written"]:
-            raise Taken
-        if lane is not None and not row["advanced"]:
-            raise Overtaken(lane)
-        recorded: datetime = row["recorded"]
-        return recorded
+            books, [ids[number] for number in numbers], seqs, accounts, versions, minors, after,
+            lane, batch,
+        ]  # fmt: skip
 
 
-async def open_page(conn: asyncpg.Connection, drafts: Iterable[Draft]) -> Page:
-    """Lock every account the drafts touch, in the order all writers use, and read the balances."""
-    places = sorted({(account.book, account.id) for d in drafts for account, _ in d.sides})
-    rows = await conn.fetch(q.LOCK_BALANCES, [b for b, _ in places], [a for _, a in places])
-    return Page(rows)
+def places(drafts: Iterable[Draft]) -> tuple[list[int], list[int]]:
+    """Every account the drafts touch, as books and numbers, in the order all writers lock them."""
+    found = sorted({(account.book, account.id) for d in drafts for account, _ in d.sides})
+    return [book for book, _ in found], [account for _, account in found]
 
 
 async def in_books(
@@ -290,9 +276,12 @@ async def post(
     held = repeated(drafts, await in_books(conn, drafts))
     if held is not None:
         return held
-    page = await open_page(conn, drafts)
+    page = Page(await conn.fetch(q.LOCK_BALANCES, *places(drafts)))
     broken = page.add(drafts)
     if broken is not None:
         return broken
     ids = await numbers.entry_ids(conn, len(drafts))
-    return tuple(ids), await page.write(conn, ids)
+    row = await conn.fetchrow(q.WRITE_BOOKS, *page.columns(ids, None, 0))
+    if not row["written"]:
+        raise Taken
+    return tuple(ids), row["recorded"]

@@ -50,6 +50,10 @@ GONE: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalCl
 ASKING_MAX_S: Final = 5.0
 BAD_VALUE: Final = "22000"
 WRONG_STATEMENT: Final = "XX000"
+KEY_TAKEN: Final = "23505"
+# Plans are made anew after this many units, and each time this many times more are written.
+PLANS_FIRST: Final = 64
+PLANS_GROWTH: Final = 4
 
 
 class LaneFull(Exception):
@@ -145,6 +149,8 @@ class Lane:
         self._closing = False
         self._reached = 0  # the number of the last batch that is known to be in the books
         self._opened = False
+        self._units = 0
+        self._plans_due = PLANS_FIRST
         self._conn: asyncpg.Connection | None = None
 
     @property
@@ -178,9 +184,22 @@ class Lane:
                 await asyncio.sleep(0)  # let the callers just answered join this batch
                 self._writing = self._take()
                 await self._serve(self._writing)
+                await self._renew_plans(len(self._writing))
                 self._writing = []
         finally:
             await self._end()
+
+    async def _renew_plans(self, units: int) -> None:
+        """Have plans made anew as the tables grow: one made on an empty table may be a scan.
+
+        The server does so itself when it analyses a table, which may be long after the first rush.
+        """
+        self._units += units
+        if self._units < self._plans_due or self._conn is None:
+            return
+        self._plans_due = self._units * PLANS_GROWTH
+        with suppress(asyncpg.PostgresError, *GONE):
+            await self._conn.execute(q.FORGET_PLANS)
 
     def close(self) -> None:
         """Take nothing more; `run` returns when all that waits is written."""
@@ -243,7 +262,9 @@ class Lane:
             except Taken:
                 look, tries = True, tries + 1
                 if tries > self._limits.tries_max:
-                    raise _Poisoned("23505", "a key is taken that its look does not find") from None
+                    raise _Poisoned(
+                        KEY_TAKEN, "a key is taken that its look does not find"
+                    ) from None
             except Overtaken:
                 await self._reopen()
                 if self._reached:  # zero: the row had been tidied away while nothing was written
@@ -253,6 +274,9 @@ class Lane:
             except (asyncpg.PostgresError, *GONE) as error:
                 if writing.answers is not None and await self._committed():
                     return writing.answers
+                if getattr(error, "sqlstate", None) == KEY_TAKEN and not look:
+                    look = True  # a row that goes with a taken key: ask first who holds it
+                    continue
                 tries = await self._after(error, tries)
 
     async def _after(self, error: Exception, tries: int) -> int:

@@ -46,9 +46,10 @@ SELECT b.book_id, b.account_id, b.posted, b.version, b.changed
 
 # Entries, balances, postings and the lane's number in one round trip. The clock is read here,
 # after the locks are held. When a key turns out to be taken nothing else is written and the caller
-# rolls back. The trigger on posting fires when all of it has been written.
-WRITE_BOOKS: Final = """
-WITH clock AS MATERIALIZED (
+# rolls back. The trigger on posting fires when all of it has been written. `statements.py` puts
+# the rooms' parts beside these.
+BOOKS_PARTS: Final = """
+clock AS MATERIALIZED (
     SELECT greatest(clock_timestamp(), $1::timestamptz) AS recorded
 ), lane AS (
     UPDATE ledger.lane l SET batch = $22, seen = clock.recorded
@@ -76,13 +77,31 @@ WITH clock AS MATERIALIZED (
                                   $18::bigint[], $19::bigint[], $20::bigint[]) AS u
      WHERE whole.written
 )
-SELECT clock.recorded, whole.written, EXISTS (SELECT FROM lane) AS advanced FROM clock, whole
 """
+BOOKS_ANSWER: Final = "clock.recorded, whole.written, EXISTS (SELECT FROM lane) AS advanced"
+BOOKS_SOURCE: Final = "FROM clock, whole"
+WRITE_BOOKS: Final = f"WITH {BOOKS_PARTS} SELECT {BOOKS_ANSWER} {BOOKS_SOURCE}"
 
 # A lane's number moves by one in each commit; another lane of the same name would break the chain.
-ADVANCE_LANE: Final = """
-UPDATE ledger.lane SET batch = $2, seen = clock_timestamp() WHERE id = $1 AND batch = $2 - 1
-RETURNING batch
+LANE_PARTS: Final = """
+lane AS (
+    UPDATE ledger.lane l SET batch = $2, seen = clock_timestamp()
+     WHERE l.id = $1::text AND l.batch = $2::bigint - 1
+    RETURNING 1
+)
+"""
+LANE_ANSWER: Final = """
+NULL::timestamptz AS recorded, true AS written, EXISTS (SELECT FROM lane) AS advanced
+"""
+TOUCHED: Final = "(SELECT count(*) FROM k{n}) AS n{n}"
+
+LOCKED_ROWS: Final = """
+(SELECT {n} AS part, key::text AS key, {version} AS version, NULL::smallint AS book_id,
+       NULL::bigint AS account_id, NULL::bigint AS posted, NULL::timestamptz AS changed
+  FROM k{n})
+"""
+LOCKED_ACCOUNTS: Final = """
+(SELECT {n}, NULL, version, book_id, account_id, posted, changed FROM accounts)
 """
 
 ENTRY_IDS: Final = "SELECT nextval('ledger.entry_id')"
@@ -101,6 +120,9 @@ ON CONFLICT (id) DO UPDATE SET seen = clock_timestamp()
 RETURNING batch
 """
 CLOSE_LANE: Final = "DELETE FROM ledger.lane WHERE id = $1 OR seen < now() - interval '7 days'"
+
+# Plans that were made while tables were small are made anew at their next use.
+FORGET_PLANS: Final = "DISCARD PLANS"
 
 # A setting that only newer servers know cannot be asked for when the connection opens.
 LIMIT_TRANSACTION: Final = "SELECT set_config('transaction_timeout', $1, false)"
@@ -129,6 +151,11 @@ UPDATE ledger.hold h SET state = u.state, version = h.version + 1
 """
 
 STORE_FACT: Final = """
+INSERT INTO ledger.fact (kind, subject, body)
+SELECT u.kind, u.subject, u.body::jsonb
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS u (kind, subject, body)
+"""
+TELL_FACT: Final = """
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
         AS u (kind, subject, body, readers)
@@ -297,6 +324,11 @@ SELECT a.book_id || '/' || a.id AS subject, 'sign, floor or kind is not the char
   LEFT JOIN unnest($1::smallint[], $2::smallint[], $3::bigint[]) AS c (kind, sign, floor)
     ON c.kind = a.kind
  WHERE (b.sign, b.floor) IS DISTINCT FROM (c.sign, c.floor) OR c.kind IS NULL
+"""
+BALANCES_BELOW_FLOOR: Final = """
+SELECT book_id || '/' || account_id AS subject,
+       sign * posted || ' stands below ' || floor AS detail
+  FROM ledger.balance WHERE sign * posted < floor
 """
 HOLDS_OFF_BOOKS: Final = """
 SELECT coalesce(h.book_id, a.book_id) || '/' || coalesce(h.client_id, a.owner) AS subject,

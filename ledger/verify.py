@@ -30,6 +30,7 @@ INVARIANTS: Final = {
     "entry-without-postings": q.ENTRIES_WITHOUT_POSTINGS,
     "posting-without-entry": q.ORPHAN_POSTINGS,
     "balance-without-postings": q.BALANCES_WITHOUT_POSTINGS,
+    "balance-below-floor": q.BALANCES_BELOW_FLOOR,
     "chain-broken": q.BROKEN_CHAINS,
     "entry-altered": q.ALTERED_ENTRIES,
 }

@@ -81,6 +81,13 @@ ALTERED = [
     (off("entry", f"{SET_ENTRY} ref = 'other' WHERE key = 'PY0'"), "entry-altered"),
     (off("entry", f"{SET_ENTRY} effective = '2020-01-01' WHERE key = 'PY0'"), "entry-altered"),
     (("UPDATE ledger.balance SET floor = -5 WHERE floor = 0",), "account-off-chart"),
+    (
+        (
+            "ALTER TABLE ledger.balance DROP CONSTRAINT balance_floor",
+            "UPDATE ledger.balance SET posted = 1 WHERE floor = 0",
+        ),
+        "balance-below-floor",
+    ),
     (("UPDATE ledger.balance SET sign = 1, floor = NULL",), "account-off-chart"),
 ]
 
