@@ -2,8 +2,10 @@
 
 Ours is `POST /v1/deposits` of the real daemon: credential, limit, idempotency key, client, route,
 attempt stored as sent, an instantly answering provider, settlement, ledger entries, audit, events,
-outbox. The floor is the same decode, one call to the same provider and two bare commits. Both run
-on one PostgreSQL with durability on, in turns, under the same callers; medians are compared.
+outbox. The caller pulls its events, so none is posted to it. The floor is the same decode, one call
+to the same provider and two bare commits. Both run on one PostgreSQL with durability on, in turns,
+under the same callers and with the same settings of the HTTP client and the database's pool;
+medians are compared.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -27,7 +29,7 @@ from loadtests.figures import Figure
 from loadtests.ground import Ground
 from loadtests.peers import MAKE_FLOOR
 
-CALLERS: Final = 64
+CALLERS: Final = {200: "deposit", 16: "deposit.16"}  # as many as the journal's, and a quiet hour's
 CLIENTS: Final = 64
 TARGET: Final = 0.4
 DRAIN_S: Final = 60.0
@@ -39,12 +41,13 @@ FLOOR: Final = "floor handler"
 class Size(msgspec.Struct, frozen=True):
     """How long is measured: rounds of each, and seconds of a round before and while it counts."""
 
-    rounds: int = 5
-    warm_s: float = 1.0
-    seconds: float = 4.0
+    rounds: Mapping[str, int]
+    warm_s: float
+    seconds: float
 
 
-FULL: Final = Size(rounds=9, warm_s=2.0, seconds=10.0)
+QUICK: Final = Size({"deposit": 7, "deposit.16": 3}, warm_s=1.0, seconds=4.0)
+FULL: Final = Size({"deposit": 9, "deposit.16": 5}, warm_s=2.0, seconds=10.0)
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,34 +82,42 @@ class Deposits(msgspec.Struct, frozen=True):
 
 
 async def measure(ground: Ground, *, full: bool) -> list[Figure]:
-    """Run both sides in turns; the figures are medians of the rounds."""
-    return figures(await rounds(ground, FULL if full else Size()))
+    """Run both sides in turns, at each number of callers; the figures are medians of the rounds."""
+    size = FULL if full else QUICK
+    told: list[Figure] = []
+    async with sides(ground, size) as (ours, floor):
+        for callers, name in CALLERS.items():
+            told += figures(name, await rounds(ours, floor, callers, size.rounds[name]))
+    return told
 
 
-def figures(played: Deposits) -> list[Figure]:
+def figures(name: str, played: Deposits) -> list[Figure]:
     """Requests a second against the target; times and processor seconds beside the floor's."""
-    told = [
-        ("deposit", "per_s", "requests/s"),
-        ("deposit.p50", "p50_ms", "ms"),
-        ("deposit.p99", "p99_ms", "ms"),
-        ("deposit.cpu", "cpu_s", "processor s per 1,000"),
-        ("deposit.cpu.database", "database_cpu_s", "processor s per 1,000"),
+    columns = [
+        ("", "per_s", "requests/s"),
+        (".p50", "p50_ms", "ms"),
+        (".p99", "p99_ms", "ms"),
+        (".cpu", "cpu_s", "processor s per 1,000"),
+        (".cpu.database", "database_cpu_s", "processor s per 1,000"),
     ]
     made = []
-    for name, column, unit in told:
+    for suffix, column, unit in columns:
         ours, floor = played.median(column)
-        target = TARGET if name == "deposit" else None
-        made.append(Figure(name, ours, unit, floor, FLOOR, target))
+        target = TARGET if name + suffix == "deposit" else None
+        made.append(Figure(name + suffix, ours, unit, floor, FLOOR, target))
     return made
 
 
-async def rounds(ground: Ground, size: Size) -> Deposits:
-    """All rounds: each side begins as often as the other."""
+async def rounds(ours: Side, floor: Side, callers: int, wanted: int) -> Deposits:
+    """Rounds of both sides in turns; each begins as often as the other."""
+    both = [
+        msgspec.structs.replace(side, order=msgspec.structs.replace(side.order, callers=callers))
+        for side in (ours, floor)
+    ]
     played: tuple[list[Round], list[Round]] = ([], [])
-    async with sides(ground, size) as (ours, floor):
-        for number in range(size.rounds):
-            for which in (0, 1) if number % 2 else (1, 0):
-                played[which].append(await _round((ours, floor)[which]))
+    for number in range(wanted):
+        for which in (0, 1) if number % 2 else (1, 0):
+            played[which].append(await _round(both[which]))
     return Deposits(tuple(played[0]), tuple(played[1]))
 
 
@@ -128,7 +139,7 @@ async def sides(ground: Ground, size: Size) -> AsyncIterator[tuple[Side, Side]]:
             house.opened(folder, secrets, psps, house.free_port(), CLIENTS)
         )
         order = Order(
-            url=home.url, token=home.token, clients=home.clients, callers=CALLERS,
+            url=home.url, token=home.token, clients=home.clients, callers=0,
             warm_s=size.warm_s, seconds=size.seconds,
         )  # fmt: skip
         postmaster = parent(owner.get_server_pid())
