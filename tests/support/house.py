@@ -225,6 +225,7 @@ class House:
     @asynccontextmanager
     async def ear_away(self) -> AsyncIterator[None]:
         """For a story that listens itself; what was told meanwhile counts as heard by the ear."""
+        await until(self._all_sent, "what is on its way to be heard")
         before = {event["id"] for event in await self.events()}
         try:
             yield
