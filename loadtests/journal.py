@@ -102,10 +102,18 @@ async def many(callers: int, total: int, work: Sequence[Work] | Work) -> Run:
 class Contest:
     """One database with everything that is measured in it, connected and warm."""
 
-    def __init__(self, place: Place, lane: Lane, row_locks: Sequence[asyncpg.Connection]) -> None:
+    def __init__(
+        self, owner: asyncpg.Connection, place: Place, lane: Lane,
+        row_locks: Sequence[asyncpg.Connection],
+    ) -> None:  # fmt: skip
+        self._owner = owner
         self._place = place
         self._lane = lane
         self._row_locks = row_locks
+
+    async def settle(self) -> None:
+        """Let the server know how large its tables are, so that everyone's plans are made anew."""
+        await self._owner.execute("ANALYZE")
 
     def by_lane(self, spread: str) -> Work:
         """One unit through the lane."""
@@ -157,11 +165,10 @@ async def contest(base: Base) -> AsyncIterator[Contest]:
         place = Place()
         await open_books(row_locks[0], [Book(1, "bench", "EUR")])
         await place.open(row_locks[0])
-        await owner.execute("ANALYZE")
         lane = Lane("bench", lambda: connect_writer(base.daemon_dsn), Numbers(), time.monotonic)
         running = asyncio.create_task(lane.run())
         try:
-            yield Contest(place, lane, row_locks)
+            yield Contest(owner, place, lane, row_locks)
             assert await verify(owner) == []
         finally:
             lane.close()
@@ -184,6 +191,7 @@ async def measure(ground: Ground, *, full: bool) -> list[Figure]:
                 keep(runs, number, f"row-lock.{spread}", run)
             run = await many(ROW_LOCK_CONNECTIONS, sizes[16], await ring.bare())
             keep(runs, number, "bare", run)
+            await ring.settle()
     return figures(runs)
 
 
