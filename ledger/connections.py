@@ -23,16 +23,18 @@ STATEMENTS_KEPT: Final = 256
 def writer_settings(transaction_s: float = TRANSACTION_S) -> Mapping[str, str]:
     """What every server understands when a connection opens; seconds become milliseconds.
 
-    Half the limit may be spent waiting for one lock. Writers look rows up by key, always: a plan
-    that was made while a table was nearly empty must not stay a scan when it has grown, so scans
-    and hash joins are never chosen. Their forbidding price would call the just-in-time compiler,
-    which is off therefore.
+    Locks are taken first and what they guard is read under them, which is what *read committed*
+    does. Half the limit may be spent waiting for one lock. Writers look rows up by key, always: a
+    plan that was made while a table was nearly empty must not stay a scan when it has grown, so
+    scans and hash joins are never chosen. Their forbidding price would call the just-in-time
+    compiler, which is off therefore.
     """
     limit = f"{transaction_s * 1000:.0f}"
     return {
         "application_name": "brokerd writer",
         "idle_in_transaction_session_timeout": limit,
         "statement_timeout": limit,
+        "default_transaction_isolation": "read committed",
         "lock_timeout": f"{transaction_s * 500:.0f}",
         "enable_seqscan": "off",
         "enable_hashjoin": "off",

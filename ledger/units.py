@@ -27,6 +27,9 @@ class Step(Enum):
 class Kind(msgspec.Struct, frozen=True, eq=False):
     """One set-based statement, declared once by the room that owns the table.
 
+    The statements of a batch run as parts of one (`statements.py`): they share a snapshot, so none
+    sees the rows another writes, and only a CLAIM returns rows of its own.
+
     name  `room.table.verb`; locks are taken in the order of names
     sql   the statement; its parameters are one array a column, each explicitly cast
     look  CLAIM: `SELECT key, ... WHERE key = ANY($1::text[])`, what a taken key already holds;

@@ -7,6 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from ledger import queries as q
 from ledger.journal import Book, Numbers, open_books, post
 from ledger.lane import Lane, LaneClosed, LaneFailed, LaneFull, LaneLimits
 from ledger.units import Change, Done, Kind, Left, Step, Unit, Why
@@ -16,6 +17,7 @@ from tests.integration.ledger.conftest import (
     TAKE,
     THING,
     House,
+    Link,
     answers,
     deposit,
     deposited,
@@ -358,6 +360,33 @@ async def test_a_batch_is_bounded(house: House) -> None:
     lane.close()
     await asyncio.wait_for(running, 10)
     assert heard == [(4, 0), (4, 0), (2, 0)]
+
+
+async def test_a_batch_is_four_round_trips(house: House) -> None:
+    """However many kinds and units share a batch, it is BEGIN, locks, writes and COMMIT; and plans
+    are made anew when the tables have grown.
+    """
+    await house.reader.execute("INSERT INTO public.rule VALUES ('now')")
+    await house.reader.execute("INSERT INTO public.thing SELECT 'T' || generate_series(0, 99)")
+    heard: list[str] = []
+
+    async def connect() -> Link:
+        return Link(await house.connect(), lambda sql: str(heard.append(sql)))
+
+    def rich(n: int) -> Unit:
+        changes = (Change(RULE, ("now",)), Change(TAKE, (f"K{n}", "s")), note(f"N{n}"))
+        return Unit((*changes, Change(THING, (f"T{n}", 1, "m"))), (deposit(f"PY{n}"),))
+
+    async with house.lane(connect) as lane:
+        await answers([lane.submit(rich(n)) for n in range(10)])
+        heard.clear()
+        await answers([lane.submit(rich(n)) for n in range(10, 100)])
+    begin, locks, writes, commit, forgotten, *_ = heard
+    assert (begin, commit, forgotten) == ("BEGIN", "COMMIT", q.FORGET_PLANS)
+    assert "FOR UPDATE" in locks
+    assert "INSERT INTO ledger.posting" in writes
+    assert await house.count("public.note") == 100
+    assert await house.wrong() == []
 
 
 async def test_two_processes_open_one_account_once(house: House) -> None:
