@@ -278,7 +278,11 @@ def with_room(rows: Iterable[Row], busy: Mapping[int, str]) -> list[Row]:
 
 
 async def events_after(
-    conn: asyncpg.Connection, subscriber: str, after: int, limit: int
+    conn: asyncpg.Connection, subscriber: str, after: int, limit: int, state: str = ""
 ) -> list[asyncpg.Record]:
-    """A subscriber's events by number; a number is never given twice and none is left out."""
-    return list(await conn.fetch(q.EVENTS_AFTER, f"subscriber:{subscriber}", after, limit))
+    """A subscriber's events by number; a number is never given twice and none is left out.
+
+    state  only those whose delivery stands there (`waiting`, `done`, `dead`); "" for all
+    """
+    lane = f"subscriber:{subscriber}"
+    return list(await conn.fetch(q.EVENTS_AFTER, lane, after, limit, state))

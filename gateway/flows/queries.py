@@ -72,7 +72,8 @@ UPDATE gateway.outbox o
 
 EVENTS_AFTER: Final = """
 SELECT id, no, kind, aggregate, body, correlation, state, attempts, created
-  FROM gateway.outbox WHERE lane = $1 AND no > $2 ORDER BY no LIMIT $3
+  FROM gateway.outbox WHERE lane = $1 AND no > $2 AND ($4 = '' OR state = $4)
+ ORDER BY no LIMIT $3
 """
 EVENT: Final = """
 SELECT id, version, lane, no, kind, aggregate, body, correlation, state, attempts, created

@@ -5,6 +5,8 @@ Knows paths. Refuses to show one system the events of another.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 from aiohttp import web
 
@@ -17,10 +19,14 @@ from gateway.http.paging import Limit, NumberCursor
 
 
 class EventParams(Params, frozen=True):
-    """Events with a number above `after`; numbers are dense, so a gap means ask again."""
+    """Events with a number above `after`; numbers are dense, so a gap means ask again.
+
+    delivery  only those whose delivery stands there: `dead` is the list of what was given up
+    """
 
     after: NumberCursor = 0
     limit: Limit = 100
+    delivery: Literal["waiting", "done", "dead"] | None = None
 
 
 class EventPage(msgspec.Struct, frozen=True):
@@ -41,7 +47,9 @@ async def page(call: Call) -> web.Response:
     """GET /v1/events."""
     asked = call.params(EventParams)
     async with call.parts.pool.acquire() as conn:
-        rows = await events_after(conn, call.caller.owner, asked.after, asked.limit)
+        rows = await events_after(
+            conn, call.caller.owner, asked.after, asked.limit, asked.delivery or ""
+        )
     data = tuple(map(event_view, rows))
     return reply(EventPage(data, data[-1].no if data else asked.after))
 

@@ -130,6 +130,8 @@ async def test_what_is_never_heard_is_dead_and_can_be_sent_again(
     event = (await heard(listener, answer.body["id"]))[0]
     subject = f"subscriber:portal/{event['no']}"
     await until(lambda: house.items(subject), "the item of the dead event")
+    dead = await house.portal.get("/v1/events?delivery=dead")
+    assert event["no"] in [each["no"] for each in dead["data"]]
     listener.status = 204
     tries = len(listener.sent)
     again = await house.portal.send("POST", f"/v1/events/{event['no']}/resend")
