@@ -230,7 +230,7 @@ async def test_a_killed_redis_comes_back_with_what_was_acknowledged(room: Path) 
 
 
 PARENT = """
-import asyncio, codecs, concurrent.futures.thread, os, sys
+import asyncio, codecs, concurrent.futures.thread, os, signal, sys
 import asyncpg, msgspec
 from gateway.migrate import check
 from gateway.servers import EmbeddedSettings, embedded
@@ -249,6 +249,7 @@ async def main():
         await asyncio.sleep(3600)
 
 codecs.lookup("ascii")  # codecs are loaded on first use
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 asyncio.run(main())
 """
 
