@@ -517,11 +517,6 @@ class Deposits:
         case = await self._load(conn, await reads.payment(conn, payment_id))
         return None if case is None else case.view()
 
-    async def entity_of(self, conn: asyncpg.Connection, payment_id: str) -> str | None:
-        """Whose deposit it is; None when there is none."""
-        found = await reads.payment(conn, payment_id)
-        return None if found is None else found[0].entity
-
     async def explain(self, command: Command, order: NewDeposit) -> RouteView:
         """The way this deposit would take now, with a verdict for every provider left out."""
         prepared = await self._prepare(command, order)
