@@ -64,6 +64,7 @@ ENTRIES: Final = {
     "hold": 20,  # wallet -> hold
     "hold_release": 21,  # hold -> wallet
     "hold_capture": 22,  # hold -> wherever the money was held for
+    "accrual": 40,  # partners earned rebates: expense -> accrued, netted over a batch of deals
     "conversion": 30,  # two currencies through the fx position
     "adjustment": 90,  # by approval only
 }

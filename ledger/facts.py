@@ -6,7 +6,8 @@ Knows their shapes only. Refuses to know how they are booked (`entries.py`), who
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
+from decimal import Decimal
 
 import msgspec
 
@@ -64,6 +65,45 @@ class ClientApproved(msgspec.Struct, frozen=True, tag=True):
 
 
 Fact = DepositSettled | ClientApproved
+
+
+class Deal(msgspec.Struct, frozen=True, kw_only=True):
+    """A deal of a trading platform in the books' words, as one look at the platform showed it.
+
+    phase      DEAL on MT5; OPEN or CLOSE on MT4
+    action     MT5's number: 0 buy, 1 sell, 2 balance and above: money without a trade
+    entry      0 in, 1 out, 2 reversal, 3 out by an opposite position
+    volume     1e-8 lots; `closed` is how much of it closed a position
+    profit     and commission, swap, fee: minor units of the account's currency of `digits` decimals
+    flags      not 0: the record was touched after it was made
+    at         UTC, to the millisecond; `server_ms` is the wall clock it was made from
+    opened     when the position it closes was opened; None where that is not known
+    """
+
+    ticket: int
+    phase: int
+    login: int
+    position: int
+    action: int
+    entry: int
+    reason: int
+    symbol: str
+    volume: int
+    closed: int
+    price: Decimal
+    digits: int
+    profit: int
+    commission: int
+    swap: int
+    fee: int
+    flags: int
+    comment: str
+    at: datetime
+    server_ms: int
+    opened: datetime | None = None
+
+
+DEAL, OPEN, CLOSE = 0, 1, 2  # a deal's phase
 
 
 class Approved(msgspec.Struct, frozen=True):

@@ -27,6 +27,8 @@ PREFIXES: Final = {
     "AU": "audit record",
     "RP": "replica",
     "RF": "refund, our reference at the provider",
+    "PA": "partner",
+    "CT": "partner's contract",
 }
 _SHAPE = re.compile(f"[A-Z]{{2}}[{ALPHABET}]{{18}}", re.ASCII)
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
