@@ -18,7 +18,8 @@ from config.findings import NOWHERE, Finding, Where
 
 __all__ = [
     "ApprovalPolicy", "Brand", "Document", "Entity", "Finding", "Group", "Onboarding", "Outbox",
-    "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook", "When", "Where",
+    "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook", "SymbolGroup",
+    "When", "Where",
 ]  # fmt: skip
 
 Id = Annotated[
@@ -78,6 +79,20 @@ Scope = Annotated[
 CommandKind = Annotated[
     str,
     Meta(pattern=r"^[a-z][a-z_]*\.[a-z][a-z_]*$", description="a kind such as `client.move`"),
+]
+Symbol = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9#._+&!$-]{0,31}$",
+        description="a symbol as the platform writes it, such as `EURUSD`",
+    ),
+]
+PerLot = Annotated[
+    str,
+    Meta(
+        pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,8})?$",
+        description='an amount a lot as text, such as "5.25"',
+    ),
 ]
 Text = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[float, Meta(gt=0, le=60 * 60 * 24 * 31)]
@@ -229,6 +244,34 @@ class Onboarding(Part, frozen=True, kw_only=True):
         return next((policy for policy in self.approval if policy.kind == kind), None)
 
 
+class SymbolGroup(Part, frozen=True, kw_only=True):
+    """Symbols that plans may price together. What stands in no group is not traded here."""
+
+    id: Id
+    symbols: Annotated[tuple[Symbol, ...], Meta(min_length=1)]
+
+
+class PlanRate(Part, frozen=True, kw_only=True):
+    """What a closed lot of one symbol, or of each symbol of a group, is worth: name one of them."""
+
+    symbol: Symbol = ""
+    group: Annotated[str, Meta(pattern="^([a-z][a-z0-9-]{0,31})?$")] = ""
+    per_lot: PerLot  # major units of the plan's currency
+
+
+class Plan(Part, frozen=True, kw_only=True):
+    """What a partner's contract earns by the deals of those it brought. The closer rate wins.
+
+    mode  direct: the contract nearest the client earns its rate, nobody above it; differential:
+          each level earns what its rate exceeds the highest rate below it
+    """
+
+    id: Id
+    currency: CurrencyCode
+    mode: Literal["direct", "differential"] = "differential"
+    rates: Annotated[tuple[PlanRate, ...], Meta(min_length=1)]
+
+
 class Document(Part, frozen=True, kw_only=True):
     """The rulebook as it is written: one table or list of tables for each part."""
 
@@ -239,6 +282,8 @@ class Document(Part, frozen=True, kw_only=True):
     psp: tuple[Psp, ...] = ()
     rule: tuple[Rule, ...] = ()
     role: tuple[Role, ...] = ()
+    symbol_group: tuple[SymbolGroup, ...] = ()
+    plan: tuple[Plan, ...] = ()
     routing: Routing = Routing()
     outbox: Outbox = Outbox()
     onboarding: Onboarding = Onboarding()
@@ -260,11 +305,18 @@ class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
     psps: tuple[Psp, ...] = ()
     rules: tuple[Rule, ...] = ()
     roles: tuple[Role, ...] = ()
+    symbol_groups: tuple[SymbolGroup, ...] = ()
+    plans: tuple[Plan, ...] = ()
     routing: Routing = Routing()
     outbox: Outbox = Outbox()
     onboarding: Onboarding = Onboarding()
     source: bytes = b""
     where: Mapping[str, Where] = msgspec.field(default_factory=dict)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Every symbol that is traded here: those of all symbol groups."""
+        return frozenset(symbol for group in self.symbol_groups for symbol in group.symbols)
 
     def place(self, path: str) -> Where:
         """Where the value at `path` was written; where it is absent, where its table was."""
@@ -291,6 +343,8 @@ def from_document(
         psps=document.psp,
         rules=document.rule,
         roles=document.role,
+        symbol_groups=document.symbol_group,
+        plans=document.plan,
         routing=document.routing,
         outbox=document.outbox,
         onboarding=document.onboarding,

@@ -1,4 +1,5 @@
-"""What partners earn: from landed deals to lines, postings and explanations that agree.
+"""What partners earn by the deals of those they brought.
 
-It knows plans, chains, rounding and lines. It refuses to know clients, platforms and HTTP.
+It knows plans, chains, accrual and its lines. It refuses to know who partners are: contracts come
+as values from whoever keeps them, and ids are all the books hold.
 """
