@@ -2,6 +2,8 @@
 # Every target makes its own virtual environment; nothing but Python >= 3.11 and make is needed.
 
 PYTHON ?= $(shell sh deploy/find-python.sh)
+# Tests mostly wait: three at once keep two cores busy.
+WORKERS ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -16,10 +18,11 @@ demo: $(READY)  ## Start a whole sample broker and watch deposits travel; Ctrl-C
 	@$(BIN)/brokerd demo
 
 test: $(READY)  ## Run every test but the soak tests
-	@$(BIN)/python -m pytest -q -m "not soak" $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" $(TESTS)
 	@if $(BIN)/python -c "from tests.support.servers import system_postgres as found; exit(not found())"; then \
 		echo "once more on the PostgreSQL of this system"; \
-		$(BIN)/python -m pytest -q -m "postgres and not soak and not slow" --postgres=system $(TESTS); fi
+		$(BIN)/python -m pytest -q -n $(WORKERS) -m "postgres and not soak and not slow" \
+			--postgres=system $(TESTS); fi
 
 check: $(READY)  ## Check format, lint, types, imports, house rules and unit tests
 	@echo "format";  $(BIN)/ruff format --quiet --check . || { echo "run 'make format'"; exit 1; }

@@ -16,7 +16,7 @@ if ! usable; then
     "$python" -m venv --clear .venv
 fi
 packages=$(grep -cE '^[a-zA-Z0-9._-]+==' requirements.lock)
-echo "Installing $packages locked packages into .venv (about 85 MB to fetch, 350 MB on disk; a minute or two the first time)"
+echo "Installing $packages locked packages into .venv (about 135 MB to fetch, 510 MB on disk; a minute or two the first time)"
 pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet "$@"; }
 pip install --require-hashes -r requirements.lock
 pip install --no-deps --no-build-isolation --editable .
