@@ -106,15 +106,6 @@ class Deal(msgspec.Struct, frozen=True, kw_only=True):
 DEAL, OPEN, CLOSE = 0, 1, 2  # a deal's phase
 
 
-class Unfit(msgspec.Struct, frozen=True):
-    """A row of a platform that cannot be said as a `Deal`: `why`, and the row as it came."""
-
-    ticket: int  # 0 where not even that could be read
-    phase: int
-    why: str
-    raw: str
-
-
 class Approved(msgspec.Struct, frozen=True):
     """An approval as the books receive it; maker and checker are persons and never the same."""
 
