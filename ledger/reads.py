@@ -71,10 +71,11 @@ async def horizon(conn: asyncpg.Connection) -> datetime:
     return at
 
 
-async def _closed(conn: asyncpg.Connection, as_of: datetime) -> None:
-    closed = await horizon(conn)
-    if as_of > closed:
-        raise StillOpen(closed)
+async def closed(conn: asyncpg.Connection, as_of: datetime) -> None:
+    """Raise StillOpen unless the moment is closed for ever."""
+    end = await horizon(conn)
+    if as_of > end:
+        raise StillOpen(end)
 
 
 async def balances(
@@ -91,7 +92,7 @@ async def balances(
     if as_of is None:
         rows = await conn.fetch(q.BALANCES, list(books), number, owner, after, limit)
     else:
-        await _closed(conn, as_of)
+        await closed(conn, as_of)
         rows = await conn.fetch(q.BALANCES_AS_OF, list(books), number, owner, after, limit, as_of)
     return [
         Balance(
@@ -113,7 +114,7 @@ async def entries(
     raises  StillOpen for a moment that is not closed yet
     """
     if as_of is not None:
-        await _closed(conn, as_of)
+        await closed(conn, as_of)
     page = (list(books), after, limit, as_of)
     if key is None:
         heads = await conn.fetch(q.ENTRIES, *page)

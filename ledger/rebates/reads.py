@@ -7,15 +7,18 @@ to know who may see a contract.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from typing import Final
 
 import asyncpg
 import msgspec
 
 from ledger import queries_rebate_reads as q
 from ledger.chart import ACCOUNTS
+from ledger.reads import closed
 
-KINDS = tuple(
+NUMBER_MAX: Final = 2**63 - 1
+KINDS: Final = tuple(
     ACCOUNTS[kind].number for kind in ("partner_accrued", "partner_held", "partner_payable")
 )
 
@@ -43,6 +46,42 @@ class ContractBalances(msgspec.Struct, frozen=True):
     at: datetime | None
 
 
+class Dealt(msgspec.Struct, frozen=True):
+    """The deal that a line pays for: which version of it, and how much of it closed a position."""
+
+    ticket: int
+    version: int
+    symbol: str
+    closed: int
+    at: datetime
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deal paid a contract, in minor units of `currency`; numbers are those of `lines.py`.
+
+    deal   None for a line of rounding, which concerns no deal
+    at     when its batch was booked
+    """
+
+    book: int
+    no: int
+    batch: int
+    feed: int
+    deal_no: int
+    concerned_no: int
+    account: int
+    contract: str
+    currency: str
+    component: int
+    kind: int
+    level: int
+    reason: int
+    plan: int
+    amount: int
+    at: datetime
+    deal: Dealt | None
+
+
 async def contract_balances(
     conn: asyncpg.Connection, contracts: Sequence[tuple[int, str]], today: date
 ) -> list[ContractBalances]:
@@ -55,8 +94,57 @@ async def contract_balances(
     return [_balances(row) for row in rows]
 
 
+async def contract_balances_as_of(
+    conn: asyncpg.Connection, contracts: Sequence[tuple[int, str]], as_of: datetime
+) -> list[ContractBalances]:
+    """The same as they were at a closed moment, for ever; `today` is the UTC day of the moment.
+
+    raises  StillOpen for a moment that is not closed yet
+    """
+    await closed(conn, as_of)
+    books, ids = [book for book, _ in contracts], [contract for _, contract in contracts]
+    day = as_of.astimezone(UTC).date()
+    rows = await conn.fetch(q.CONTRACT_BALANCES_AS_OF, books, ids, as_of, *KINDS, day)
+    return [_balances(row) for row in rows]
+
+
+async def lines(
+    conn: asyncpg.Connection, book: int, contract: str, after: int, limit: int
+) -> list[Line]:
+    """A contract's lines by number, from the one after `after`."""
+    rows = await conn.fetch(q.LINES_AFTER, book, contract, KINDS[0], after, limit)
+    return [_line(row) for row in rows]
+
+
+async def latest(
+    conn: asyncpg.Connection, book: int, contract: str, limit: int, before: int = NUMBER_MAX
+) -> list[Line]:
+    """A contract's newest lines, the newest first, from the one before `before`."""
+    rows = await conn.fetch(q.LINES_BEFORE, book, contract, KINDS[0], before, limit)
+    return [_line(row) for row in rows]
+
+
+async def line(conn: asyncpg.Connection, book: int, no: int) -> Line | None:
+    """One line, or None when the book has none of this number."""
+    row = await conn.fetchrow(q.LINE, book, no)
+    return None if row is None else _line(row)
+
+
 def _balances(row: asyncpg.Record) -> ContractBalances:
     return ContractBalances(
         row["owner"], row["book_id"], row["currency"], row["accrued"], row["held"], row["payable"],
         row["today"], row["lines"], row["last_line"], row["version"], row["at"],
+    )  # fmt: skip
+
+
+def _line(row: asyncpg.Record) -> Line:
+    deal = None
+    if row["ticket"] is not None:
+        deal = Dealt(row["ticket"], row["version"], row["symbol"], row["closed"], row["dealt"])
+    return Line(
+        book=row["book_id"], no=row["no"], batch=row["batch"], feed=row["feed"],
+        deal_no=row["deal_no"], concerned_no=row["concerned_no"], account=row["account_id"],
+        contract=row["owner"], currency=row["currency"], component=row["component"],
+        kind=row["kind"], level=row["level"], reason=row["reason"], plan=row["plan"],
+        amount=row["amount"], at=row["at"], deal=deal,
     )  # fmt: skip
