@@ -65,6 +65,7 @@ from gateway.http.parts import Parts
 from gateway.lifecycle import Lifecycle
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from gateway.owners import LIMIT_S, Ownership
+from gateway.people.visits import Visits
 from gateway.servers import EmbeddedSettings, ServersError, embedded
 from ledger import queries as ledger_queries
 from ledger.connections import connect_writer
@@ -444,6 +445,10 @@ class House:
         )
         self.life.watch("redis", lambda: "lost" if limiter.degraded else "")
         roles = _compiled(access.compile(self.book))
+        self.visits = Visits(
+            self.pool, self._key(), self.ids, self.clocks.random_bytes, self.clocks.now,
+            self.clocks.monotonic,
+        )  # fmt: skip
         onboarding = Onboarding(
             self.counted, self.pool, self.book, self.ids, self.emit, self.clocks.now
         )
@@ -453,8 +458,8 @@ class House:
                 self.pool, roles, self._key(), self.clocks.monotonic,
                 self.settings.control.key_cache_s,
             ),
-            limiter=limiter, rulebook=self.book, ids=self.ids, now=self.clocks.now,
-            monotonic=self.clocks.monotonic, deposits=self.deposits,
+            visits=self.visits, limiter=limiter, rulebook=self.book, ids=self.ids,
+            now=self.clocks.now, monotonic=self.clocks.monotonic, deposits=self.deposits,
             accounts=Accounts(
                 lane=self.counted, pool=self.pool, mapping=self.mapping, rulebook=self.rulebook,
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
@@ -529,11 +534,12 @@ class House:
         return services
 
     async def _purge(self) -> None:
-        """Forget idempotency keys that are older than their promise, a few at a time."""
+        """Forget idempotency keys and visits that are over, a few at a time."""
         while True:
             try:
                 async with self.pool.acquire() as conn:
                     gone = await idempotency.purge(conn, self.clocks.now())
+                    gone += await self.visits.purge(conn)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 event(log, "purge.database_away", why=repr(error))
                 gone = 0

@@ -32,6 +32,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "approvals:decide": "approve or refuse what another person asked for",
     "events:read": "pull one's own events",
     "events:resend": "have an event delivered again, and set the address they go to",
+    "partners:read": "read partners, their contracts, balances and lines",
+    "partners:write": "make partners and their contracts known",
     "metrics:read": "read the metrics from another machine",
 }
 
@@ -45,6 +47,7 @@ class Caller(msgspec.Struct, frozen=True):
     entities  the legal entities within reach; {"*"} is all of them
     owner     the calling system or person the keys belong to: what `caller` means everywhere else
     approves  the kinds of approval this role may decide
+    partner   the partner who visits a page of their own; "" for the keys of systems and staff
     """
 
     key_id: str
@@ -54,6 +57,7 @@ class Caller(msgspec.Struct, frozen=True):
     entities: frozenset[str]
     owner: str
     approves: frozenset[str] = frozenset()
+    partner: str = ""
 
     def reaches(self, entity: str) -> bool:
         """Whether objects of this entity exist for the caller."""

@@ -16,6 +16,8 @@ from gateway.control.idempotency import Answer, Idem
 from gateway.http.bodies import P, read_params
 from gateway.http.idempotency import fingerprint
 from gateway.http.parts import Parts
+from gateway.people import reach
+from gateway.people.reach import InReach
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -54,6 +56,16 @@ class Call:
         return Idem(
             self.caller.owner, self.key, fingerprint(request.method, request.path, self.body)
         )
+
+    async def reaches_partner(self, partner_id: str) -> tuple[InReach, ...]:
+        """The partner's contracts within the caller's reach; raises Refusal `not-found`."""
+        async with self.parts.pool.acquire() as conn:
+            return await reach.contracts(conn, self.caller, partner_id, self.parts.now())
+
+    async def reaches_contract(self, contract_id: str) -> InReach:
+        """The contract, if it is within the caller's reach; raises Refusal `not-found`."""
+        async with self.parts.pool.acquire() as conn:
+            return await reach.contract(conn, self.caller, contract_id, self.parts.now())
 
     def path(self, name: str) -> str:
         """A variable of the route's path."""

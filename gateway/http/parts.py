@@ -24,6 +24,7 @@ from gateway.http.auth import Keys
 from gateway.http.limits import Limiter
 from gateway.metrics import GatewayMetrics
 from gateway.people.views import MoveClient, NewClient
+from gateway.people.visits import Visits
 from ledger.ids import Ids
 
 
@@ -114,6 +115,7 @@ class Parts:
 
     pool: asyncpg.Pool
     keys: Keys
+    visits: Visits
     limiter: Limiter
     rulebook: Rulebook
     ids: Ids

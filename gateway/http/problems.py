@@ -66,6 +66,7 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "unauthenticated": _m(
         401, "No valid credential", "Send `Authorization: Bearer` with an API key that is in force."
     ),
+    "link-void": _m(401, "The link does not work", "Ask for another: one works once, for a while."),
     "forbidden": _m(403, "The credential does not allow this", "Ask for the scope it names."),
     "limit-exceeded": _m(429, "Too many requests", "Wait as long as Retry-After says."),
     # idempotency

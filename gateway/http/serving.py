@@ -16,13 +16,14 @@ from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from config.log import TRACE
-from gateway.control.access import need
+from gateway.control.access import Caller, need
 from gateway.control.refusals import Refusal
 from gateway.http import problems
 from gateway.http.bodies import decode
 from gateway.http.calls import Call
 from gateway.http.idempotency import HEADER, read_key
 from gateway.http.parts import Parts
+from gateway.http.visiting import visiting
 from ledger.lane import LaneClosed, LaneFull, LaneLost
 
 log = logging.getLogger("gateway.http")
@@ -52,6 +53,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     request     what the body decodes to; None takes no body; RAW leaves the bytes to the handler
     responses   every status that is not a problem, with its type (None: not JSON, or no body)
     idempotent  whether an Idempotency-Key is demanded
+    partners    whether a partner who visits a page of their own may read it too, without a key;
+                the handler then asks `call.reaches_partner` or `call.reaches_contract`
     params      the query parameters
     problems    codes of this route's own; the usual ones are added by `openapi.py`
     """
@@ -64,6 +67,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     responses: Mapping[int, Any]
     request: Any = None
     idempotent: bool = False
+    partners: bool = False
     params: Any = None
     problems: tuple[str, ...] = ()
 
@@ -116,14 +120,22 @@ class Serving:
     async def _answer(self, call: Call) -> web.Response:
         route, parts, request = self._route, self._parts, call.request
         if route.scope != PUBLIC:
-            call.caller = await parts.keys.caller(request.headers.get("Authorization"))
-            need(call.caller, route.scope)
+            call.caller = await self._caller(request)
             await parts.limiter.admit(call.caller.owner, reads=route.reads)
         if route.idempotent:
             call.key = read_key(request.headers.get(HEADER))  # before a word about the body
         if route.request is not None:
             await self._read(call)
         return await route.handler(call)
+
+    async def _caller(self, request: web.Request) -> Caller:
+        """By its key; or by the cookie of a visit, where the route is open to partners."""
+        header = request.headers.get("Authorization")
+        if self._route.partners and header is None and (secret := visiting(request)):
+            return await self._parts.visits.caller(secret)
+        caller = await self._parts.keys.caller(header)
+        need(caller, self._route.scope)
+        return caller
 
     async def _read(self, call: Call) -> None:
         request = call.request

@@ -41,6 +41,7 @@ from gateway.http.limits import Limiter, Limits
 from gateway.http.openapi import document
 from gateway.http.parts import Parts, Readiness
 from gateway.metrics import GatewayMetrics
+from gateway.people.visits import Visits
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.lane import Lane
@@ -242,6 +243,7 @@ async def serving(
     parts = Parts(
         pool=pool,
         keys=Keys(pool, granted, PEPPER, clock.monotonic),
+        visits=Visits(pool, PEPPER, ids, os.urandom, clock.now, clock.monotonic),
         limiter=Limiter(redis, limits or Limits(10_000, 10_000), clock.monotonic),
         rulebook=BOOK,
         ids=ids,

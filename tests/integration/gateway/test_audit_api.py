@@ -12,7 +12,9 @@ from ledger.units import Done, Unit
 from tests.integration.gateway.conftest import Api
 
 # Run by flows that have tests of their own; each asserts its row there.
-ELSEWHERE = {"account.request", "deposit.start", "rulebook.adopt"}
+ELSEWHERE = {
+    "account.request", "deposit.start", "rulebook.adopt", "partner.link", "partner.enter",
+}  # fmt: skip
 
 
 async def open_item(api: Api, subject: str = "PY1", entity: str = "fx-eu") -> str:
