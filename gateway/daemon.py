@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +20,10 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import asyncpg
-import msgspec
 import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 import bridge.mapping
 import router.rules
@@ -64,9 +59,10 @@ from gateway.http.limits import Limits as RequestLimits
 from gateway.http.parts import Parts
 from gateway.lifecycle import Lifecycle
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
+from gateway.opening import Addresses, Clocks, open_pool, open_redis, open_servers, real_clocks
 from gateway.owners import LIMIT_S, Ownership
 from gateway.people.visits import Visits
-from gateway.servers import EmbeddedSettings, ServersError, embedded
+from gateway.servers import ServersError
 from ledger import queries as ledger_queries
 from ledger.connections import connect_writer
 from ledger.ids import Ids
@@ -82,7 +78,6 @@ from router.taxonomy import load as load_taxonomy
 log = logging.getLogger("gateway.daemon")
 
 T = TypeVar("T")
-READ_STATEMENT_S: Final = 10.0
 COLLECT_AFTER: Final = 50_000  # new objects that the collector may be asked to look through
 GAUGES_READ_S: Final = 2.0  # a scraper waits no longer than a few seconds for the rest
 PURGE_EVERY_S: Final = 600.0
@@ -98,58 +93,6 @@ class CannotStart(Exception):
 
 class Unreachable(Exception):
     """The database did not answer at the start; its own error is the cause."""
-
-
-class Addresses(msgspec.Struct, frozen=True):
-    """The servers this process uses. Their passwords are in them: never logged."""
-
-    dsn: str
-    owner_dsn: str
-    redis_url: str
-    notes: tuple[str, ...] = ()
-
-
-class Clocks(msgspec.Struct, frozen=True):
-    """Time and chance for every constructor."""
-
-    now: Callable[[], datetime]
-    monotonic: Callable[[], float]
-    boot_time: Callable[[], float]
-    random_bytes: Callable[[int], bytes]
-
-
-def real_clocks() -> Clocks:
-    """The machine's own."""
-    return Clocks(
-        now=partial(datetime.now, UTC),
-        monotonic=time.monotonic,
-        boot_time=partial(time.clock_gettime, time.CLOCK_BOOTTIME),
-        random_bytes=os.urandom,
-    )
-
-
-@asynccontextmanager
-async def open_servers(settings: Settings, *, fresh: bool = False) -> AsyncIterator[Addresses]:
-    """The configured servers, or our own where none is configured."""
-    dsn, url = settings.database.dsn.reveal(), settings.redis.url.reveal()
-    wanted = EmbeddedSettings(
-        state_folder=Path(settings.embedded.state_folder).absolute(),
-        want_postgres=not dsn,
-        want_redis=not url,
-        fresh=fresh,
-        run_as=settings.embedded.run_as or None,
-        start_timeout_s=settings.embedded.start_timeout_s,
-    )
-    if dsn and url:
-        yield Addresses(dsn, settings.database.owner_dsn.reveal(), url)
-        return
-    async with embedded(wanted) as servers:
-        owner = settings.database.owner_dsn.reveal()
-        if servers.postgres is not None:
-            dsn, owner = servers.postgres.daemon_dsn, servers.postgres.owner_dsn
-        if servers.redis is not None:
-            url = servers.redis.url
-        yield Addresses(dsn, owner, url, servers.notes)
 
 
 async def serve(
@@ -227,59 +170,17 @@ async def open_house(
     ids = Ids(lambda: time.time_ns() // 1_000_000, clocks.random_bytes)
     async with AsyncExitStack() as opened:
         try:
-            pool = await opened.enter_async_context(_pool(settings, addresses.dsn))
+            pool = await opened.enter_async_context(open_pool(settings, addresses.dsn))
             await _agree(pool, book, ids, clocks, adopt=adopt)
         except (OSError, asyncpg.PostgresConnectionError, TimeoutError) as error:
             raise Unreachable from error
-        redis = await opened.enter_async_context(_redis(settings, addresses.redis_url))
+        redis = await opened.enter_async_context(open_redis(settings, addresses.redis_url))
         connections = max([each.connections_max for each in settings.psps.values()], default=1)
         transport = await opened.enter_async_context(open_transport(connections_max=connections))
         told = await opened.enter_async_context(aiohttp.ClientSession())
         house = House(settings, book, addresses, life, clocks, ids, pool)
         house.assemble(redis, transport, told)
         yield house
-
-
-@asynccontextmanager
-async def _pool(settings: Settings, dsn: str) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(
-        dsn,
-        min_size=1,
-        max_size=settings.database.pool_size,
-        timeout=settings.database.connect_timeout_s,
-        command_timeout=READ_STATEMENT_S,
-        max_inactive_connection_lifetime=0,
-        reset=_nothing_to_reset,
-        server_settings={
-            "application_name": "brokerd",
-            "idle_in_transaction_session_timeout": "2s",
-            "statement_timeout": f"{READ_STATEMENT_S:.0f}s",
-        },
-    ) as pool:
-        yield pool
-
-
-async def _nothing_to_reset(_: object) -> None:
-    """Spare the round trip that resets a session after each use.
-
-    Nobody sets, listens or takes session locks on a pooled connection: owners and lanes have
-    connections of their own. An open transaction is rolled back all the same.
-    """
-
-
-@asynccontextmanager
-async def _redis(settings: Settings, url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(
-        url,
-        socket_timeout=settings.redis.answer_timeout_s,
-        socket_connect_timeout=settings.redis.answer_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-    )
-    try:
-        yield client
-    finally:
-        await client.aclose()
 
 
 async def _agree(

@@ -25,7 +25,6 @@ from rich.live import Live
 
 from config.rulebook import Rulebook
 from gateway.control import rulebook as rulebooks
-from gateway.daemon import Clocks, real_clocks
 from gateway.demo import drive, people, screen
 from gateway.demo.api import Unexpected
 from gateway.demo.children import ChildFailed
@@ -35,6 +34,7 @@ from gateway.demo.peers import free_port
 from gateway.demo.people import Known
 from gateway.demo.world import PORTAL, Place, World, opened
 from gateway.migrate import MigrationError
+from gateway.opening import Clocks, real_clocks
 from gateway.servers import ServersError
 from ledger.ids import Ids
 

@@ -20,7 +20,6 @@ import msgspec
 from config.rulebook import Rulebook
 from gateway import migrate
 from gateway.control.keys import NewKey, find_key, split_token
-from gateway.daemon import Clocks
 from gateway.demo import daemons
 from gateway.demo.api import Api
 from gateway.demo.caller import Ear
@@ -28,6 +27,7 @@ from gateway.demo.children import Child, end_leftovers
 from gateway.demo.daemons import KeyRing, Wish
 from gateway.demo.peers import Admin, Peer, Secrets, authority, start_platform, start_provider
 from gateway.demo.people import Desk
+from gateway.opening import Clocks
 from gateway.servers import EmbeddedSettings, Servers, embedded
 from ledger.ids import Ids
 
