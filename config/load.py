@@ -31,6 +31,8 @@ _NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
     "group": ("platform", "entity", "brand", "account_type", "currency"),
     "psp": ("id",),
     "role": ("id",),
+    "symbol_group": ("id",),
+    "plan": ("id",),
 }
 _LINE: Final = re.compile(r"\(at line (\d+), column \d+\)$")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import combinations, pairwise
-from typing import Final
+from typing import Final, Literal
 
 from config.countries import COUNTRIES, hint
 from config.findings import Finding, Where
@@ -40,6 +40,8 @@ def _duplicates(book: Rulebook) -> Iterator[Finding]:
         "psp[].id": [it.id for it in book.psps],
         "rule[].id": [it.id for it in book.rules],
         "role[].id": [it.id for it in book.roles],
+        "symbol_group[].id": [it.id for it in book.symbol_groups],
+        "plan[].id": [it.id for it in book.plans],
         "onboarding.approval[].kind": [it.kind for it in book.onboarding.approval],
     }
     for pattern, keys in kinds.items():
@@ -67,6 +69,8 @@ def _names(book: Rulebook) -> Iterator[Finding]:
         ("platform", _platform_names(book), {it.id for it in book.platforms}),
         ("PSP", _listed("rule", "route", (it.route for it in book.rules)), _psp_ids(book)),
         ("country", _country_names(book), COUNTRIES),
+        ("symbol group", _rate_names(book, "group"), {it.id for it in book.symbol_groups}),
+        ("symbol in a symbol group", _rate_names(book, "symbol"), book.symbols),
     ):
         for path, name in uses:
             if name not in known:
@@ -100,6 +104,14 @@ def _country_names(book: Rulebook) -> Named:
     yield from _listed("rule", "when.country", (it.when.country for it in book.rules))
 
 
+def _rate_names(book: Rulebook, key: Literal["group", "symbol"]) -> Named:
+    """What plans name. A symbol that no group has is not traded here: its rate never pays."""
+    for number, plan in enumerate(book.plans):
+        for position, rate in enumerate(plan.rates):
+            if name := (rate.group if key == "group" else rate.symbol):
+                yield f"plan[{number}].rates[{position}].{key}", name
+
+
 def _listed(part: str, key: str, lists: Iterable[Sequence[str]]) -> Named:
     for number, names in enumerate(lists):
         for position, name in enumerate(names):
@@ -114,12 +126,24 @@ def _repeats(book: Rulebook) -> Iterator[Finding]:
         ("psp", "currencies", [it.currencies for it in book.psps]),
         ("rule", "route", [it.route for it in book.rules]),
         ("role", "scopes", [it.scopes for it in book.roles]),
+        ("symbol_group", "symbols", [it.symbols for it in book.symbol_groups]),
     ):
         for number, names in enumerate(lists):
             for position, name in enumerate(names):
                 if name in names[:position]:
                     path = f"{part}[{number}].{key}[{position}]"
                     yield _finding(book, path, "duplicate", f"`{name}` is named twice")
+
+
+def _symbols(book: Rulebook) -> Iterator[Finding]:
+    """A symbol stands in one group: with two, a plan that prices both would not know which."""
+    first: dict[str, str] = {}
+    for number, group in enumerate(book.symbol_groups):
+        for position, symbol in enumerate(group.symbols):
+            holder = first.setdefault(symbol, group.id)
+            if holder != group.id:
+                path = f"symbol_group[{number}].symbols[{position}]"
+                yield _finding(book, path, "duplicate", f"`{symbol}` stands in `{holder}` too")
 
 
 def _groups(book: Rulebook) -> Iterator[Finding]:
@@ -214,5 +238,6 @@ def _approvals(book: Rulebook) -> Iterator[Finding]:
 
 
 _CHECKS: Final[tuple[Check, ...]] = (
-    _duplicates, _names, _repeats, _groups, _login_ranges, _amounts, _rules, _times, _approvals,
+    _duplicates, _names, _repeats, _symbols, _groups, _login_ranges, _amounts, _rules, _times,
+    _approvals,
 )  # fmt: skip

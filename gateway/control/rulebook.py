@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import bridge.mapping
+import ledger.rebates.plans
 import router.rules
 from config.findings import Finding
 from config.load import from_source, read_folder
@@ -23,6 +24,7 @@ from gateway.control import queries_rulebook as q
 from gateway.control.audit import Command
 from ledger.ids import Ids
 from ledger.money import UnknownCurrency, currency
+from ledger.rebates import inputs
 from ledger.units import Kind, Step
 from router.psp.connector import load_connectors
 from router.taxonomy import load as load_taxonomy
@@ -76,6 +78,7 @@ def _compiled(book: Rulebook) -> Iterator[list[Finding]]:
         router.rules.compile,
         bridge.mapping.compile,
         access.compile,
+        ledger.rebates.plans.compile,
     )
     for compile_room in rooms:
         yield compile_room(book)[1]
@@ -141,18 +144,19 @@ async def agree(
 ) -> InForce:
     """Make sure at the start that this process decides with the rulebook in force.
 
-    A house without one takes this one. `adopt` brings it into force in place of another. Raises
-    RulebookDiffers, with nothing changed.
+    A house without one takes this one. `adopt` brings it into force in place of another, and its
+    plans with it. Raises RulebookDiffers, with nothing changed.
     """
     async with conn.transaction():
         found = await _locked(conn)
         if found is None:
-            return await _first(conn, book, command, ids, adopt=adopt)
-        if found.hash == book.hash:
-            return found
-        if not adopt:
-            raise RulebookDiffers(found.hash, book.hash)
-        return await _replace(conn, found, book, command, ids)
+            found = await _first(conn, book, command, ids, adopt=adopt)
+        elif found.hash != book.hash:
+            if not adopt:
+                raise RulebookDiffers(found.hash, book.hash)
+            found = await _replace(conn, found, book, command, ids)
+        await _publish(conn, book)
+        return found
 
 
 async def adopt(conn: asyncpg.Connection, book: Rulebook, command: Command, ids: Ids) -> InForce:
@@ -184,6 +188,13 @@ async def _replace(
     assert version == found.version + 1, "the row is locked by this transaction"
     await _record(conn, found, book, command, ids)
     return InForce(book.hash, command.at, version)
+
+
+async def _publish(conn: asyncpg.Connection, book: Rulebook) -> None:
+    """Bring the rulebook's plans into force with it; what is in force already stays as it is."""
+    plans, findings = ledger.rebates.plans.compile(book)
+    assert not findings, "a rulebook with findings is never brought into force"
+    await inputs.publish(conn, [entity.book for entity in book.entities], plans.values())
 
 
 async def _store(conn: asyncpg.Connection, book: Rulebook, command: Command) -> None:

@@ -10,7 +10,7 @@ import pytest
 from config.findings import Finding
 from config.load import load
 from config.references import references
-from config.rulebook import Group, Psp, Rulebook, When
+from config.rulebook import Group, PlanRate, Psp, Rulebook, When
 
 DEMO = Path(__file__).parents[3] / "config" / "demo"
 
@@ -45,6 +45,9 @@ def test_a_right_rulebook_has_no_findings(book: Rulebook) -> None:
     assert references(book) == []
 
 
+MOON_GROUP = PlanRate(group="moon", per_lot="1")
+MOON_SYMBOL = PlanRate(symbol="MOONUSD", per_lot="1")
+
 MISTAKES: list[tuple[str, str, str, int, dict[str, object]]] = [
     ("unknown-name", "brand[0].entity", "brands", 0, {"entity": "moon"}),
     ("duplicate", "brand[1].id", "brands", 0, {"id": "northgate"}),
@@ -73,6 +76,12 @@ MISTAKES: list[tuple[str, str, str, int, dict[str, object]]] = [
     ("rule-unclear", "rule[3]", "rules", 3, {"refuse": "no"}),
     ("unknown-name", "role[0].approves[0]", "roles", 0, {"approves": ("client.paint",)}),
     ("nobody-approves", "onboarding.approval[0].kind", "roles", 1, {"approves": ()}),
+    ("duplicate", "symbol_group[1].id", "symbol_groups", 0, {"id": "fx-majors"}),
+    ("duplicate", "symbol_group[1].symbols[1]", "symbol_groups", 0, {"symbols": ("EURUSD",)}),
+    ("duplicate", "symbol_group[0].symbols[1]", "symbol_groups", 0, {"symbols": ("A", "A")}),
+    ("duplicate", "plan[1].id", "plans", 0, {"id": "eu-lead"}),
+    ("unknown-name", "plan[0].rates[0].group", "plans", 0, {"rates": (MOON_GROUP,)}),
+    ("unknown-name", "plan[0].rates[0].symbol", "plans", 0, {"rates": (MOON_SYMBOL,)}),
 ]
 
 

@@ -53,12 +53,20 @@ def book() -> Rulebook:
         ("groups.toml", "leverage = 30 ", "rights = 354\nleverage = 30 ", "rights-disabled"),
         ("groups.toml", 'currency = "EUR"', 'currency = "XYZ"', "currency-unknown"),
         ("access.toml", '"clients:write"', '"clients:paint"', "scope-unknown"),
+        ("plans.toml", 'currency = "EUR"', 'currency = "XYZ"', "currency-unknown"),
+        (
+            "plans.toml",
+            '{ symbol = "BTCUSD",',
+            '{ symbol = "BTCUSD", group = "crypto",',
+            "rate-unclear",
+        ),
+        ("plans.toml", 'symbol = "BTCUSD"', 'symbol = "EURUSD"', "rate-ambiguous"),
     ],
 )
 def test_each_room_says_what_it_cannot_work_with(
     edited: Callable[..., Path], file: str, before: str, after: str, code: str
 ) -> None:
-    """Routing, provisioning and access find in their part what takes their knowledge."""
+    """Routing, provisioning, access and plans find in their part what takes their knowledge."""
     found, findings = check(edited(file, before, after))
     assert found is None
     assert code in {finding.code for finding in findings}
@@ -78,4 +86,4 @@ def test_no_room_gives_up_on_a_wrong_rulebook(
 ) -> None:
     """A rulebook with broken references is still compiled by all, so that all findings are seen."""
     compiled = list(rulebook._compiled(changed(book, part, number, values)))
-    assert len(compiled) == 3
+    assert len(compiled) == 4
