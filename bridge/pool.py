@@ -125,6 +125,7 @@ class Pool:
             ended = await self._keep(session)
         finally:
             await self._end_session()
+        self._dismissed = self._dismissed or session.overfull
         if self.monotonic() - began >= self.server.stable_s:
             self._failures = 0
         elif not self._dismissed:
@@ -137,7 +138,8 @@ class Pool:
             try:
                 async with asyncio.timeout(self.server.ping_s):
                     await session.gone.wait()
-                return "dismissed" if self._dismissed else "connection closed"
+                ours = self._dismissed or session.overfull
+                return "dismissed" if ours else "connection closed"
             except TimeoutError:
                 pass
             try:
@@ -196,8 +198,8 @@ class Pool:
         """One call on the live session, in turn; waits for turn and session within limits.
 
         Raises NothingSent (`lease`, `session`, `queue`, `dial`), AnswerLost, or Denied where the
-        manager may not make this call. Only reads are asked a second time; a call of which nothing
-        left us is offered once to the next session.
+        manager may not make this call. Only reads are asked a second time, unless their answer was
+        `too-large`; a call of which nothing left us is offered once to the next session.
         """
         async with self._my_turn():
             return await self._call(request, may_send)
@@ -220,8 +222,8 @@ class Pool:
         except NothingSent as no:
             if no.reason == "lease":
                 raise
-        except AnswerLost:
-            if request.writes:
+        except AnswerLost as no:
+            if request.writes or no.reason == "too-large":  # the same answer would be as large
                 raise
         return await self._attempt(request, may_send)
 

@@ -115,6 +115,11 @@ class Session:
         """Set for ever once the session has ended."""
         return self._link.gone
 
+    @property
+    def overfull(self) -> bool:
+        """Whether we ended it ourselves because an answer was larger than we read."""
+        return self._link.overfull
+
     async def open(self) -> None:
         """Dial, prove each side to the other and read the clock.
 
@@ -175,7 +180,7 @@ class Session:
         try:
             if status != 200:
                 raise wire.Unreadable(f"HTTP {status}")
-            return http.read_answer(body)
+            return http.read_rows(body) if request.rows else http.read_answer(body)
         except wire.Unreadable as no:
             await self.close()
             raise AnswerLost("unreadable", str(no)) from no

@@ -17,9 +17,9 @@ from msgspec import Meta
 from config.findings import NOWHERE, Finding, Where
 
 __all__ = [
-    "ApprovalPolicy", "Brand", "Document", "Entity", "Finding", "Group", "Onboarding", "Outbox",
-    "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook", "SymbolGroup",
-    "When", "Where",
+    "ApprovalPolicy", "Brand", "Document", "Entity", "Feed", "Finding", "Group", "Onboarding",
+    "Outbox", "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook",
+    "SymbolGroup", "When", "Where",
 ]  # fmt: skip
 
 Id = Annotated[
@@ -132,6 +132,29 @@ class Brand(Part, frozen=True, kw_only=True):
     name: Text
 
 
+class Feed(Part, frozen=True, kw_only=True):
+    """How the deals of a trading server are read: how often, how far back, how much at once."""
+
+    # Groups whose deals are read, one call each; a deal too many is parked and seen, one too few
+    # is nobody's, so the default is all of them.
+    masks: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=1024)], ...], Meta(min_length=1)
+    ] = ("*",)
+    poll_s: Seconds = 1.0  # pause between looks
+    overlap_s: Annotated[int, Meta(ge=1, le=3600)] = 10  # each look begins so long before its end
+    ahead_s: Annotated[int, Meta(ge=1, le=3600)] = 60  # and asks so far beyond the server's now
+    window_s: Annotated[int, Meta(ge=1, le=86_400)] = 3600  # the most that one call asks for
+    rows_max: Annotated[int, Meta(ge=100, le=100_000)] = 5000  # a call aims at fewer rows
+    history_s: Annotated[int, Meta(ge=0, le=31_536_000)] = 86_400  # before the very first look
+    sweep_every_s: Seconds = 120.0  # looks again at the last sweep_s: deals that came late
+    sweep_s: Annotated[int, Meta(ge=1, le=86_400)] = 600
+    deep_every_s: Seconds = 21_600.0  # and at the last deep_s: deals that people edited
+    deep_s: Annotated[int, Meta(ge=1, le=7_776_000)] = 259_200
+    daylight: Literal["eu", "us", "none"] = "eu"  # when the server's clock is put forward and back
+    remembered_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 250_000  # repeats known by heart
+    retry_max_s: Seconds = 30.0  # the longest pause after a look that failed
+
+
 class Platform(Part, frozen=True, kw_only=True):
     """A trading server. How to reach it is a process setting; how it behaves is a rule."""
 
@@ -141,6 +164,7 @@ class Platform(Part, frozen=True, kw_only=True):
     settle_time_s: Seconds = 60.0  # after an ambiguous answer, before its books may be believed
     sessions: Annotated[int, Meta(ge=1, le=16)] = 1
     entities: Annotated[tuple[Id, ...], Meta(min_length=1)]
+    feed: Feed = Feed()
 
 
 class Group(Part, frozen=True, kw_only=True):

@@ -28,6 +28,10 @@ class _GateShut(Exception):
     """The caller may no longer send."""
 
 
+class _TooLarge(Exception):
+    """The answer is larger than we are willing to hold."""
+
+
 class _Spent(Exception):
     """The one connection is gone and another is not allowed."""
 
@@ -90,6 +94,7 @@ class PinnedConnection:
         self._call_timeout_s = call_timeout_s
         self._answer_bytes_max = answer_bytes_max
         self.gone = asyncio.Event()
+        self.overfull = False  # it is gone because we would not read all of an answer
 
     async def exchange(
         self, method: str, target: str, content: bytes, may_send: MaySend
@@ -97,8 +102,8 @@ class PinnedConnection:
         """Send one request and read the whole answer: its status and body.
 
         Raises NothingSent (`lease`: the gate is shut and the connection still good; `session` and
-        `dial`: there is no connection) or AnswerLost; after any other failure than `lease` the
-        connection is gone. Cancelling the call also ends the connection.
+        `dial`: there is no connection) or AnswerLost (`timeout`, `too-large`, `connection`); after
+        any other failure than `lease` the connection is gone. Cancelling the call also ends it.
         """
         self._connector.gate = may_send
         self._connector.first_byte_may_have_left = False
@@ -107,6 +112,10 @@ class PinnedConnection:
                 return await self._exchange(method, target, content)
         except _GateShut:
             raise NothingSent("lease") from None
+        except _TooLarge as no:
+            self.overfull = True
+            await self.close()
+            raise AnswerLost("too-large", str(no)) from None
         except (_Spent, aiohttp.ClientError, OSError, TimeoutError) as no:
             raise await self._ended(no) from no
         except BaseException:
@@ -124,7 +133,7 @@ class PinnedConnection:
             async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
                 body += chunk
                 if len(body) > self._answer_bytes_max:
-                    raise aiohttp.ClientPayloadError(f"over {self._answer_bytes_max} bytes")
+                    raise _TooLarge(f"over {self._answer_bytes_max} bytes")
             return answer.status, bytes(body)
 
     async def _ended(self, no: Exception) -> NothingSent | AnswerLost:
