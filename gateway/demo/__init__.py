@@ -10,8 +10,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -30,6 +30,7 @@ from gateway.demo.api import Unexpected
 from gateway.demo.children import ChildFailed
 from gateway.demo.drive import Traffic, Watched
 from gateway.demo.judge import Judge, Summary
+from gateway.demo.market import Market
 from gateway.demo.peers import free_port
 from gateway.demo.people import Known
 from gateway.demo.world import PORTAL, Place, World, opened
@@ -44,6 +45,7 @@ ENVIRONMENT: Final = "demo.env"
 PER_S_MIN: Final = 20.0
 PER_S_LIVE: Final = 4.0
 DEPOSITS_WANTED: Final = 320  # well over what a run must show
+DEALS_WANTED: Final = 23_000
 REFRESH_S: Final = 0.5
 SEED: Final = 11
 WRONG_SHOWN: Final = 20
@@ -99,7 +101,7 @@ async def _demo(run: Run, place: Place, book: Rulebook) -> int:
         async with opened(place, book, clocks, ids, _say) as world, asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(world.crash())
             with _named(place.folder / ENVIRONMENT, world):
-                code = await _play(run, world, clocks)
+                code = await _play(run, world, book, clocks)
             watch.cancel()
             return code
     except ExceptionGroup as group:
@@ -131,48 +133,73 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
     return error
 
 
-async def _play(run: Run, world: World, clocks: Clocks) -> int:
-    """Settle people in, drive deposits, and judge."""
-    watched = Watched()
-    world.ear.on_event = watched.told
+async def _play(run: Run, world: World, book: Rulebook, clocks: Clocks) -> int:
+    """Settle people in, let them deposit and deal, and judge."""
+    told = Watched()
+    world.ear.on_event = told.told
     click.echo("creating clients and trading accounts ...")
     await world.platform.post("/faults", {"command": "user/add", "action": "drop_after"})
     clients = await people.settle_in(world.desk, people.sample())
-    since = clocks.now()
-    if not run.headless:
-        click.echo(screen.directions(world))
-    async with asyncio.TaskGroup() as tasks:
-        trouble = tasks.create_task(drive.trouble(world.platform))
-        if run.headless:
-            await _headless(run, world, watched, clients)
-        else:
-            await _live(run, world, watched, clients)
-        trouble.cancel()
-    await world.platform.delete("/faults")
-    return await _judge(run, world, since)
+    async with aiohttp.ClientSession() as http:
+        market = Market(world, book, http, clocks)
+        since = clocks.now()
+        if not run.headless:
+            click.echo(screen.directions(world))
+            await _live(run, world, told, clients, market)
+            return await _judge(run, world, since)
+        click.echo("creating partners and the clients they bring ...")
+        await market.settle()
+        since = clocks.now()
+        async with market.watched():
+            await _headless(run, world, told, clients, market)
+            return await _judge(run, world, since, market)
 
 
 def _chance() -> Random:
     return Random(SEED)  # noqa: S311 - it chooses deposits and keeps nothing secret
 
 
-async def _headless(run: Run, world: World, watched: Watched, clients: list[Known]) -> None:
+async def _headless(
+    run: Run, world: World, told: Watched, clients: list[Known], market: Market
+) -> None:
+    """Deposits and deals for so long, on a platform that misbehaves."""
     assert run.seconds is not None, "the command line demands it"
     per_s = max(PER_S_MIN, DEPOSITS_WANTED / run.seconds)
-    click.echo(f"driving {per_s:.0f} deposits a second for {run.seconds:g} s ...")
-    traffic = Traffic(world.desk.portal, clients, watched, _chance(), per_s)
-    await traffic.run_for(run.seconds)
+    deals_per_s = DEALS_WANTED / run.seconds
+    paces = f"{per_s:.0f} deposits and {deals_per_s:.0f} deals a second"
+    click.echo(f"driving {paces} for {run.seconds:g} s ...")
+    traffic = Traffic(world.desk.portal, clients, told, _chance(), per_s)
+    async with _troubled(world), market.dealing(deals_per_s):
+        await traffic.run_for(run.seconds)
 
 
-async def _live(run: Run, world: World, watched: Watched, clients: list[Known]) -> None:
-    """The table, until the time is over or somebody ends it."""
-    traffic = Traffic(world.desk.portal, clients, watched, _chance(), PER_S_LIVE)
+async def _live(
+    run: Run, world: World, told: Watched, clients: list[Known], market: Market
+) -> None:
+    """The table, until the time is over or somebody ends it; the market opens meanwhile."""
+    traffic = Traffic(world.desk.portal, clients, told, _chance(), PER_S_LIVE)
     sessions: list[dict[str, Any]] = []
     with Live(console=Console(), refresh_per_second=4) as live:
-        async with asyncio.TaskGroup() as tasks:
-            drawing = tasks.create_task(_draw(live, world, watched, sessions))
+        async with _troubled(world), asyncio.TaskGroup() as tasks:
+            beside = [
+                tasks.create_task(_draw(live, world, told, sessions)),
+                tasks.create_task(market.live()),
+            ]
             await traffic.run_for(run.seconds or float("inf"))
-            drawing.cancel()
+            for task in beside:
+                task.cancel()
+
+
+@asynccontextmanager
+async def _troubled(world: World) -> AsyncIterator[None]:
+    """While the block lasts the platform misbehaves now and then."""
+    trouble = asyncio.create_task(drive.trouble(world.platform))
+    try:
+        yield
+    finally:
+        trouble.cancel()
+        await asyncio.gather(trouble, return_exceptions=True)
+        await world.platform.delete("/faults")
 
 
 async def _draw(live: Live, world: World, watched: Watched, sessions: list[dict[str, Any]]) -> None:
@@ -183,10 +210,11 @@ async def _draw(live: Live, world: World, watched: Watched, sessions: list[dict[
         await asyncio.sleep(REFRESH_S)
 
 
-async def _judge(run: Run, world: World, since: datetime) -> int:
+async def _judge(run: Run, world: World, since: datetime, market: Market | None = None) -> int:
     """Come to rest, compare all books, and say what was found."""
     click.echo("coming to rest ...")
-    judge = Judge(world.dsn, world.providers, world.platform, world.desk.portal, world.ear)
+    deals = market.judge() if market else None
+    judge = Judge(world.dsn, world.providers, world.platform, world.desk.portal, world.ear, deals)
     verdict, wrong = await judge.verdict(since)
     _show(verdict, wrong)
     if run.summary is not None:
@@ -194,10 +222,16 @@ async def _judge(run: Run, world: World, since: datetime) -> int:
     return 0 if verdict.ok else 1
 
 
+def _plain(figure: object) -> str:
+    if isinstance(figure, dict):
+        return " and ".join(f"{amount} {code}" for code, amount in figure.items())
+    return str(figure)
+
+
 def _show(verdict: Summary, wrong: list[str]) -> None:
-    for name in ("deposits", "ledger", "platform", "webhooks"):
+    for name in ("deposits", "deals", "rebates", "ledger", "platform", "stream", "webhooks"):
         figures = msgspec.structs.asdict(getattr(verdict, name))
-        said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in figures.items())
+        said = ", ".join(f"{_plain(it)} {what.replace('_', ' ')}" for what, it in figures.items())
         click.echo(f"{name + ':':<10} {said}")
     for each in wrong[:WRONG_SHOWN]:
         click.echo(f"wrong: {each}")

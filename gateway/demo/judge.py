@@ -23,6 +23,7 @@ from bridge.states import Operation, OperationState
 from gateway import verify
 from gateway.demo.api import Api
 from gateway.demo.caller import Ear
+from gateway.demo.dealt import DealJudge, Deals, Dealt, Rebates, Stream
 from gateway.demo.peers import Admin
 from gateway.flows import queries as flow_queries
 from ledger import money
@@ -38,6 +39,7 @@ UNBALANCED: Final = ("entry-unbalanced", "entry-without-postings", "posting-with
 OFF_BALANCE: Final = ("balance-without-postings", "chain-broken", "account-off-chart")
 _NAMES: Final = re.compile(r"\w+")
 OPEN: Final = ("sent", "pending", "unknown")
+NOBODY_TRADED: Final = Dealt(Deals(0, 0, 0), Rebates(0, {}), Stream(0, 0.0), 0, ())
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     told: frozenset[str] = frozenset()
     disordered: Sequence[str] = ()
     wrong: Sequence[Wrong] = ()
+    dealt: Dealt | None = None
 
 
 class Deposits(msgspec.Struct, frozen=True):
@@ -74,6 +77,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
     unbalanced_entries: int
     balance_mismatches: int
+    line_mismatches: int
 
 
 class Platform(msgspec.Struct, frozen=True):
@@ -95,8 +99,11 @@ class Summary(msgspec.Struct, frozen=True):
 
     ok: bool
     deposits: Deposits
+    deals: Deals
+    rebates: Rebates
     ledger: Ledger
     platform: Platform
+    stream: Stream
     webhooks: Webhooks
 
 
@@ -104,16 +111,24 @@ class Judge:
     """Looks into every book.
 
     providers  their admins, by name
+    deals      looks into the books of deals; None where nobody trades
     """
 
     def __init__(
-        self, dsn: str, providers: Mapping[str, Admin], platform_admin: Admin, portal: Api, ear: Ear
+        self,
+        dsn: str,
+        providers: Mapping[str, Admin],
+        platform_admin: Admin,
+        portal: Api,
+        ear: Ear,
+        deals: DealJudge | None = None,
     ) -> None:
         self._dsn = dsn
         self._providers = providers
         self._platform = platform_admin
         self._portal = portal
         self._ear = ear
+        self._deals = deals
         self._pulled: list[dict[str, Any]] = []
 
     async def verdict(self, since: datetime) -> tuple[Summary, list[str]]:
@@ -131,12 +146,13 @@ class Judge:
         conn = await asyncpg.connect(self._dsn)
         try:
             found = await self._at_rest(conn, but)
+            events = await self._events()
+            wrong = await verify.run(self._dsn)
+            dealt = await self._deals.judged(conn, wrong) if self._deals else None
         finally:
             await conn.close()
-        events = await self._events()
-        wrong = await verify.run(self._dsn)
         return msgspec.structs.replace(
-            found, events=events, told=frozenset(self._ear.told), wrong=wrong,
+            found, events=events, told=frozenset(self._ear.told), wrong=wrong, dealt=dealt,
             disordered=tuple(self._ear.disordered),
         )  # fmt: skip
 
@@ -146,7 +162,11 @@ class Judge:
         until = loop.time() + DRAIN_LIMIT_S
         while True:
             found = await self._look(conn)
-            rests = not without(unfinished(found), but) and await self._all_told(but)
+            rests = (
+                not without(unfinished(found), but)
+                and await self._all_told(but)
+                and not (self._deals and await self._deals.unfinished(conn))
+            )
             if rests or loop.time() > until:
                 return found
             await asyncio.sleep(POLL_S)
@@ -210,7 +230,8 @@ def compared(found: Found) -> list[str]:
     return [
         *(f"{it.code} {it.subject}: {it.detail}" for it in found.wrong),
         *unfinished(found), *_charges(found), *_deals(found), *_platform_mismatches(found),
-        *_told(found), *([f"{dead} rows of the outbox are dead"] if dead else ()),
+        *_told(found), *(found.dealt.wrong if found.dealt else ()),
+        *([f"{dead} rows of the outbox are dead"] if dead else ()),
     ]  # fmt: skip
 
 
@@ -219,15 +240,20 @@ def judged(found: Found, since: datetime) -> tuple[Summary, list[str]]:
     codes = Counter(wrong.code for wrong in found.wrong)
     asked = _asked(found.attempts, since)
     wrong = [*compared(found), *_too_few(asked)]
+    dealt = found.dealt or NOBODY_TRADED
     summary = Summary(
         ok=not wrong,
         deposits=asked,
+        deals=dealt.deals,
+        rebates=dealt.rebates,
         ledger=Ledger(
-            sum(codes[code] for code in UNBALANCED), sum(codes[code] for code in OFF_BALANCE)
+            sum(codes[code] for code in UNBALANCED), sum(codes[code] for code in OFF_BALANCE),
+            dealt.line_mismatches,
         ),
         platform=Platform(len(found.platform["accounts"]), len(_platform_mismatches(found))),
+        stream=dealt.stream,
         webhooks=Webhooks(len(found.told), found.outbox.get("dead", 0)),
-    )
+    )  # fmt: skip
     return summary, wrong
 
 

@@ -31,7 +31,11 @@ R = TypeVar("R")
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
-    """One client of the demo; `account` names the type of the trading account, "" for none."""
+    """One client of the demo.
+
+    account  the type of the trading account, "" for none
+    code     of the partner who brought them, "" for nobody
+    """
 
     reference: str
     brand: str
@@ -40,14 +44,16 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     risk: str
     account: str = ""
     goes_to: str = PATH[-1]
+    code: str = ""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """A client that is known to the broker, with the id of a verified account or ""."""
+    """A client that is known to the broker, with the id and login of a verified account, if any."""
 
     person: Person
     id: str
     account: str = ""
+    login: int = 0
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -80,9 +86,11 @@ def sample() -> tuple[Person, ...]:
     )  # fmt: skip
 
 
-async def in_turn(work: Callable[[T], Awaitable[R]], things: Sequence[T]) -> list[R]:
+async def in_turn(
+    work: Callable[[T], Awaitable[R]], things: Sequence[T], at_once: int = AT_ONCE
+) -> list[R]:
     """Do the work for each thing, a few at once; the results in the order of the things."""
-    room = asyncio.Semaphore(AT_ONCE)
+    room = asyncio.Semaphore(at_once)
 
     async def one(thing: T) -> R:
         async with room:
@@ -93,16 +101,18 @@ async def in_turn(work: Callable[[T], Awaitable[R]], things: Sequence[T]) -> lis
     return [task.result() for task in under_way]
 
 
-async def settle_in(desk: Desk, people: Sequence[Person]) -> list[Known]:
+async def settle_in(desk: Desk, people: Sequence[Person], at_once: int = AT_ONCE) -> list[Known]:
     """Make the people known, walk them to where they go, and open their accounts."""
 
     async def one(person: Person) -> Known:
         client = await _client(desk, person)
         client = await _walk(desk, client, person.goes_to)
-        account = await open_account(desk, client, person.account) if person.account else ""
-        return Known(person, client["id"], account)
+        if not person.account:
+            return Known(person, client["id"])
+        account = await open_account(desk, client, person.account)
+        return Known(person, client["id"], account["id"], account["login"])
 
-    return await in_turn(one, people)
+    return await in_turn(one, people, at_once)
 
 
 async def _client(desk: Desk, person: Person) -> dict[str, Any]:
@@ -114,6 +124,7 @@ async def _client(desk: Desk, person: Person) -> dict[str, Any]:
     order = {
         "reference": person.reference, "brand": person.brand, "country": person.country,
         "currency": person.currency, "risk_band": person.risk,
+        **({"attribution": {"code": person.code}} if person.code else {}),
     }  # fmt: skip
     made: dict[str, Any] = await desk.portal.post("/v1/clients", order)
     return made
@@ -144,16 +155,18 @@ async def move(
             f"/v1/approvals/{answer.body['id']}/decide",
             {"decision": "approve", "reason": "the file is complete"},
         )
-    elif answer.status != 200:
+        moved: dict[str, Any] = await desk.portal.get(f"/v1/clients/{client['id']}")
+        return moved
+    if answer.status != 200:
         raise Unexpected(f"{client['id']} to {to}: {answer.status} {answer.raw.decode()[:500]}")
-    moved: dict[str, Any] = await desk.portal.get(f"/v1/clients/{client['id']}")
-    return moved
+    done: dict[str, Any] = answer.body
+    return done
 
 
-async def open_account(desk: Desk, client: dict[str, Any], kind: str) -> str:
+async def open_account(desk: Desk, client: dict[str, Any], kind: str) -> dict[str, Any]:
     """A verified trading account of the client: one it has, or a new one. Raises Unexpected."""
     have = await desk.portal.get(f"/v1/accounts?client={client['id']}")
-    account = have["data"][0] if have["data"] else None
+    account: dict[str, Any] | None = have["data"][0] if have["data"] else None
     if account is None:
         order = {"client": client["id"], "type": kind, "currency": client["currency"]}
         account = await desk.portal.post("/v1/accounts", order)
@@ -163,4 +176,4 @@ async def open_account(desk: Desk, client: dict[str, Any], kind: str) -> str:
             account = await desk.portal.get(f"/v1/accounts/{account['id']}")
     if account["state"] != "verified":
         raise Unexpected(f"account {account['id']} is {account['state']}: {account['reason']}")
-    return str(account["id"])
+    return account

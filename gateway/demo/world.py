@@ -39,6 +39,7 @@ STAFF: Final = (
     NewKey("otto", "auditor"),
 )
 SECRETS: Final = "secrets"
+REQUESTS_PER_S: Final = 5000  # a whole broker is made known in a minute
 PROFILES: Final = Path(__file__).parent / "profiles"
 REFUSES_EVERY: Final = 40  # of the caller's own deliveries: it is away now and then
 SEED: Final = 7
@@ -151,6 +152,7 @@ class _Builder:
             name="brokerd", folder=folder, rulebook=self._place.rulebook, port=self._place.port,
             platforms=daemons.platform_urls(self._book, platform), authority=authority(folder),
             psps={name: peer.url for name, peer in providers.items()},
+            requests_per_s=REQUESTS_PER_S,
         )  # fmt: skip
         settings = daemons.write_settings(wish, secrets)
         self.kept(await daemons.start_daemon(wish, settings, self._place.environ))

@@ -1,0 +1,165 @@
+"""The verdict on deals and rebates: the platform's book, ours, and what partners were shown.
+
+Knows what must hold when all has come to rest: each deal of the platform is booked or parked, each
+contract has earned what a second computation says, and each stream ended at that number. Refuses
+to repair, and to trust any one book.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from gateway.demo.partners import Contracted
+from gateway.demo.peers import Admin
+from gateway.demo.rebates import Expected
+from gateway.demo.watch import Watching
+from ledger import money, survey
+from ledger.survey import DealCount, Earned
+from ledger.verify import Wrong
+
+PAGE: Final = 20_000
+DEALS_MIN: Final = 20_000
+UPDATES_MIN: Final = 100
+OFF_LINES: Final = (
+    "lines-off-postings", "line-altered", "batch-altered", "batch-numbers", "contract-day-off",
+    "contract-batch-off", "remainder-off", "entry-without-batch", "stream-off-books",
+)  # fmt: skip
+
+
+class Deals(msgspec.Struct, frozen=True):
+    """Deals of the platform by ticket, and what became of them."""
+
+    generated: int
+    booked: int
+    parked: int
+
+
+class Rebates(msgspec.Struct, frozen=True):
+    """Lines of partners, and what they earned in each currency."""
+
+    lines: int
+    by_currency: Mapping[str, str]
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """What partners were shown: how many updates, and how old they were at worst but for 1 %."""
+
+    updates: int
+    p99_ms: float
+
+
+class Dealt(msgspec.Struct, frozen=True):
+    """The part of a summary that is about deals; `wrong` says in words what does not agree."""
+
+    deals: Deals
+    rebates: Rebates
+    stream: Stream
+    line_mismatches: int
+    wrong: tuple[str, ...]
+
+
+class DealJudge:
+    """Looks into the platform's book of deals and into ours."""
+
+    def __init__(
+        self,
+        platform: Admin,
+        expected: Expected,
+        partners: Sequence[Contracted],
+        watching: Watching,
+    ) -> None:
+        self._platform = platform
+        self._expected = expected
+        self._partners = partners
+        self._watching = watching
+
+    async def unfinished(self, conn: asyncpg.Connection) -> list[str]:
+        """What has not come to rest yet."""
+        made = await self._generated()
+        count = await survey.count_deals(conn)
+        if count.booked + count.parked == made:
+            return []
+        return [f"{made} deals were made, {count.booked} are booked and {count.parked} parked"]
+
+    async def judged(self, conn: asyncpg.Connection, found: Collection[Wrong]) -> Dealt:
+        """The figures, and what is wrong with them; `found` is what `verify` says."""
+        made = await self._generated()
+        count = await survey.count_deals(conn)
+        earned = await survey.earned(conn)
+        self._expected.add(await self._deals())
+        off_lines = [it for it in found if it.code in OFF_LINES]
+        return Dealt(
+            deals=Deals(made, count.booked, count.parked),
+            rebates=Rebates(count.lines, _by_currency(earned)),
+            stream=Stream(self._watching.updates, self._watching.p99_ms()),
+            line_mismatches=len(off_lines),
+            wrong=(
+                *_miscounted(made, count), *self._misearned(earned), *self._misshown(earned),
+                *_too_few(made, self._watching),
+            ),
+        )  # fmt: skip
+
+    async def _generated(self) -> int:
+        return int((await self._platform.get("/deals"))["generated"])
+
+    async def _deals(self) -> list[dict[str, Any]]:
+        """Every deal of the platform as it stands now."""
+        deals: list[dict[str, Any]] = []
+        while True:
+            after = deals[-1]["ticket"] if deals else 0
+            page = await self._platform.get(f"/deals?after={after}&limit={PAGE}")
+            if not page["deals"]:
+                return deals
+            deals += page["deals"]
+
+    def _misearned(self, earned: Sequence[Earned]) -> list[str]:
+        """Contracts whose lines are not what the second computation says."""
+        ours = {it.contract: it.minor for it in earned}
+        plain = self._expected.minor()
+        return [
+            f"contract {name} earned {ours.get(name, 0)}, a plain computation says {wanted}"
+            for name in sorted(ours.keys() | plain.keys())
+            if ours.get(name, 0) != (wanted := plain.get(name, 0))
+        ]
+
+    def _misshown(self, earned: Sequence[Earned]) -> list[str]:
+        """Partners whose stream did not end at what they have earned."""
+        ours = {it.contract: it for it in earned}
+        wrong = []
+        for each in self._partners:
+            body = self._watching.latest.get(each.partner)
+            mine = ours.get(each.contract)
+            if body is None or mine is None:
+                continue
+            shown = {it["contract"]: it["accrued"] for it in body["contracts"]}
+            right = money.text(mine.minor, money.currency(mine.currency).exponent)
+            if shown.get(each.contract) != right:
+                wrong.append(f"{each.contract} was shown {shown.get(each.contract)}, not {right}")
+        return wrong
+
+
+def _miscounted(made: int, count: DealCount) -> list[str]:
+    if count.booked + count.parked == made:
+        return []
+    return [f"of {made} deals {count.booked} are booked and {count.parked} parked"]
+
+
+def _too_few(made: int, watching: Watching) -> list[str]:
+    """A run proves something only when enough happened in it."""
+    wanted = ((made, DEALS_MIN, "deals"), (watching.updates, UPDATES_MIN, "updates of streams"))
+    return [f"{have} {what}, at least {least}" for have, least, what in wanted if have < least]
+
+
+def _by_currency(earned: Sequence[Earned]) -> dict[str, str]:
+    total: defaultdict[str, int] = defaultdict(int)
+    for it in earned:
+        total[it.currency] += it.minor
+    return {
+        code: money.text(minor, money.currency(code).exponent)
+        for code, minor in sorted(total.items())
+    }

@@ -1,0 +1,83 @@
+"""The demo's market: partners, the clients they brought, their deals, and partners who watch.
+
+Knows in which order these come to life, and how fast clients deal. Refuses to know what a partner
+earns: the judge has a computation of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Final
+
+import aiohttp
+
+from config.rulebook import Rulebook
+from gateway.demo import partners
+from gateway.demo.dealt import DealJudge
+from gateway.demo.partners import Contracted
+from gateway.demo.people import Known, settle_in
+from gateway.demo.rebates import Expected
+from gateway.demo.watch import Watching
+from gateway.demo.world import PORTAL, World
+from gateway.opening import Clocks
+
+SEED: Final = 23
+AT_ONCE: Final = 24  # clients settled in beside each other
+WATCHED: Final = 24  # partners who look at their page
+PER_S_LIVE: Final = 40.0
+
+
+class Market:
+    """Partners and traders of one demo; empty until `settle`."""
+
+    def __init__(
+        self, world: World, book: Rulebook, http: aiohttp.ClientSession, clocks: Clocks
+    ) -> None:
+        self._world = world
+        self._book = book
+        self._chance = Random(SEED)  # noqa: S311 - it plans a sample broker, nothing secret
+        self.partners: Sequence[Contracted] = ()
+        self.traders: Sequence[Known] = ()
+        self.watching = Watching(http, world.url, world.tokens[PORTAL], clocks.now)
+
+    async def settle(self) -> None:
+        """Make partners and traders known; those of an earlier life are found again."""
+        planned = partners.tree(self._book, self._chance)
+        self.partners = await partners.contract_all(self._world.desk.portal, planned)
+        people = partners.traders(planned, self._chance)
+        self.traders = await settle_in(self._world.desk, people, AT_ONCE)
+
+    @asynccontextmanager
+    async def dealing(self, per_s: float) -> AsyncIterator[None]:
+        """Have the traders deal while the block lasts."""
+        wish = {"seed": SEED, "per_s": per_s, "logins": [it.login for it in self.traders]}
+        await self._world.platform.post("/deals", wish)
+        try:
+            yield
+        finally:
+            await self._world.platform.delete("/deals")
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Have some partners watch their balances while the block lasts."""
+        step = max(1, len(self.partners) // WATCHED)
+        watching = asyncio.create_task(self.watching.run(self.partners[::step]))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def live(self) -> None:
+        """All of it, until cancelled."""
+        await self.settle()
+        async with self.watched(), self.dealing(PER_S_LIVE):
+            await asyncio.Event().wait()
+
+    def judge(self) -> DealJudge:
+        """Who looks into the books of deals when all has come to rest."""
+        expected = Expected(self._book, self.partners, self.traders)
+        return DealJudge(self._world.platform, expected, self.partners, self.watching)

@@ -1,0 +1,89 @@
+"""Partners who watch: some streams of live balances, each as a browser would read it.
+
+Knows Server-Sent Events and how old a number is when it arrives. Refuses to add anything up: what
+arrives is the whole state, and the last one must equal the books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from gateway.demo.partners import Contracted
+
+PAUSE_S: Final = 0.5
+EVENTS_KEPT: Final = 200_000
+
+
+class Watching:
+    """Streams of several partners, until cancelled.
+
+    now  the clock that ages are measured with; the server runs on the same machine
+    """
+
+    def __init__(
+        self, http: aiohttp.ClientSession, url: str, token: str, now: Callable[[], datetime]
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._token = token
+        self._now = now
+        self.latest: dict[str, dict[str, Any]] = {}
+        self.ages_ms: list[float] = []
+        self.updates = 0
+        self.lost = 0
+
+    async def run(self, partners: Sequence[Contracted]) -> None:
+        """Watch them all; a stream that ends is taken up again where it was."""
+        async with asyncio.TaskGroup() as tasks:
+            for each in partners:
+                tasks.create_task(self._watch(each.partner))
+
+    async def _watch(self, partner: str) -> None:
+        last = ""
+        while True:
+            try:
+                last = await self._read(partner, last)
+            except (aiohttp.ClientError, TimeoutError):
+                self.lost += 1
+            await asyncio.sleep(PAUSE_S)
+
+    async def _read(self, partner: str, last: str) -> str:
+        """One connection, from its first event to its end; returns the last id."""
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "text/event-stream"}
+        if last:
+            headers["Last-Event-ID"] = last
+        unlimited = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        url = f"{self._url}/v1/partners/{partner}/stream"
+        async with self._http.get(url, headers=headers, timeout=unlimited) as answer:
+            answer.raise_for_status()
+            fresh = not last
+            async for raw in answer.content:
+                line = raw.decode().rstrip("\n")
+                if line.startswith("id:"):
+                    last = line[3:].strip()
+                elif line.startswith("data:"):
+                    self._told(partner, line[5:], first=fresh)
+                    fresh = False
+        return last
+
+    def _told(self, partner: str, data: str, *, first: bool) -> None:
+        """An event; the one that a connection begins with tells no news and has no age."""
+        body = msgspec.json.decode(data)
+        self.latest[partner] = body
+        if first or body["at"] is None:
+            return
+        self.updates += 1
+        if len(self.ages_ms) < EVENTS_KEPT:
+            age = self._now() - datetime.fromisoformat(body["at"])
+            self.ages_ms.append(age.total_seconds() * 1000)
+
+    def p99_ms(self) -> float:
+        """The age that one update of a hundred exceeded; 0 without any."""
+        ages = sorted(self.ages_ms)
+        return round(ages[min(len(ages) - 1, len(ages) * 99 // 100)], 1) if ages else 0.0

@@ -1,0 +1,46 @@
+"""How many deals became what, and what each contract earned by its lines: for whoever judges.
+
+Knows how to count. Refuses to know what should have become of a deal.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+import msgspec
+
+from ledger import queries_survey as q
+
+
+class DealCount(msgspec.Struct, frozen=True):
+    """Deals by ticket, whatever their versions.
+
+    landed  stored; booked  of these, accrued or recognised as money without a trade
+    parked  waiting for their cause to go, and not stored in an earlier version
+    lines   of rebates, in all books
+    """
+
+    landed: int
+    booked: int
+    parked: int
+    lines: int
+
+
+class Earned(msgspec.Struct, frozen=True):
+    """What a contract has earned in all, minor units."""
+
+    contract: str
+    currency: str
+    minor: int
+
+
+async def count_deals(conn: asyncpg.Connection) -> DealCount:
+    """The counts of this moment."""
+    row = await conn.fetchrow(q.COUNT_DEALS)
+    return DealCount(row["landed"], row["booked"], row["parked"], row["lines"])
+
+
+async def earned(conn: asyncpg.Connection) -> list[Earned]:
+    """Every contract with a line, summed over its lines."""
+    return [
+        Earned(row["contract"], row["currency"], row["minor"]) for row in await conn.fetch(q.EARNED)
+    ]
