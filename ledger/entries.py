@@ -5,6 +5,7 @@ Knows which accounts each kind of event moves. Refuses to know balances, clocks 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 
 from ledger.chart import ACCOUNTS, ENTRIES
@@ -106,6 +107,23 @@ def hold(kind: str, book: int, key: str, client_id: str, amount: Money, day: dat
     purse, held = wallet(client_id, code), AccountName("client_hold", client_id, code)
     source, to = (purse, held) if kind == "hold" else (held, purse)
     return move(kind, book, key, key, day, source, to, amount.minor)
+
+
+def accrual(
+    book: int, key: str, ref: str, day: date, earned: Iterable[tuple[AccountName, int]]
+) -> Entry | None:
+    """A batch of rebates, netted: each accrued account is credited what it earned (negative: it
+    gives back), the expense of each currency debited with the sum. None where nothing moved.
+    """
+    sides = [(account, -minor) for account, minor in earned if minor]
+    expense: dict[str, int] = {}
+    for account, minor in sides:
+        expense[account.currency] = expense.get(account.currency, 0) - minor
+    house = [
+        (AccountName("rebate_expense", "", currency), minor)
+        for currency, minor in sorted(expense.items()) if minor
+    ]  # fmt: skip
+    return compose(book, "accrual", key, day, ref, *house, *sides) if sides else None
 
 
 def adjustment(

@@ -84,18 +84,25 @@ class Numbers:
         self._accounts: dict[tuple[int, AccountName], Account] = {}
         self._ids: Iterator[int] = iter(())
 
-    async def draft(self, conn: asyncpg.Connection, entries: Sequence[Entry]) -> list[Draft]:
-        """Number the accounts of `entries`, opening the missing ones.
+    async def accounts(
+        self, conn: asyncpg.Connection, names: Iterable[tuple[int, AccountName]]
+    ) -> Mapping[tuple[int, AccountName], Account]:
+        """The accounts of these names in their books, among others; missing ones are opened.
 
         Outside a transaction opening commits at once, which is harmless: an account without
         postings says nothing. Inside the caller's transaction nothing of it is remembered.
         """
-        names = {(e.book, p.account) for e in entries for p in e.postings}
-        missing = [name for name in names if name not in self._accounts]
+        missing = list({name for name in names if name not in self._accounts})
         opened = await _open(conn, missing) if missing else {}
         known = {**self._accounts, **opened} if opened else self._accounts
         if opened and not conn.is_in_transaction():
             self._remember(opened)
+        return known
+
+    async def draft(self, conn: asyncpg.Connection, entries: Sequence[Entry]) -> list[Draft]:
+        """Number the accounts of `entries`, opening the missing ones."""
+        names = {(e.book, p.account) for e in entries for p in e.postings}
+        known = await self.accounts(conn, names)
         return [
             Draft(
                 entry, ENTRIES[entry.kind], content(entry),

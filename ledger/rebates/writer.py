@@ -1,0 +1,219 @@
+"""The writer: one batch of accrual in one transaction, or nothing of it.
+
+Knows the head of a book's accrual, the order of what is written and what stops it: inputs that
+moved, an owner that was overtaken. Refuses to know how lines are computed, and to try again: what
+was in memory is thrown away by whoever holds it, and read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from ledger import entries
+from ledger import queries_rebates as q
+from ledger.connections import TRANSACTION_S
+from ledger.facts import AccountName, Entry
+from ledger.journal import Numbers, post
+from ledger.rebates import encode
+from ledger.rebates.accrual import Computed
+from ledger.rebates.inputs import Inputs
+from ledger.rebates.rounding import Place, Remainder, period
+from ledger.units import Left
+
+TABLE: Final = "rebate_line"
+_BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class Fenced(Exception):
+    """A newer owner accrues this book, or another writes as this one: nothing was written."""
+
+
+class Moved(Exception):
+    """The inputs are not those that the batch was computed with: nothing was written."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where a book's accrual stands in the books: last batch, last line, last deal of each feed."""
+
+    batch: int
+    line: int
+    positions: Mapping[int, int]
+    at: datetime
+
+
+class Numbered(msgspec.Struct, frozen=True):
+    """A computed batch with the numbers it will have; without lines `last_line` is one before."""
+
+    computed: Computed
+    batch: int
+    first_line: int
+    last_line: int
+    content: bytes
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A batch that is in the books: which contracts have new lines, the last deal it reached."""
+
+    book: int
+    contracts: tuple[str, ...]
+    batch: int
+    at: datetime
+    feed: int
+    reached: int
+    deals: int
+    reasons: Mapping[str, int]  # lines by the name of their reason
+
+
+def numbered(computed: Computed, batch: int, first_line: int) -> Numbered:
+    """Give a batch and its lines their numbers and hash the lines."""
+    copy = computed.copy
+    copy.number(batch, first_line)
+    last_line = first_line + copy.rows - 1
+    return Numbered(computed, batch, first_line, last_line, copy.content())
+
+
+async def open_accounts(
+    conn: asyncpg.Connection, numbers: Numbers, book: int, inputs: Inputs
+) -> Mapping[str, int]:
+    """The number of each contract's accrued account; missing ones are opened."""
+    names = {
+        contract.id: (book, AccountName("partner_accrued", contract.id, contract.currency))
+        for contract in inputs.contracts.values()
+    }
+    known = await numbers.accounts(conn, names.values())
+    return {contract: known[name].id for contract, name in names.items()}
+
+
+class Writer:
+    """Writes one book's batches over one connection (`connections.connect_writer`).
+
+    accounts  the accrued account of each contract, as `open_accounts` found them
+    clock     monotonic seconds
+    """
+
+    def __init__(
+        self, conn: asyncpg.Connection, numbers: Numbers, book: int, epoch: int, inputs: Inputs,
+        accounts: Mapping[str, int], clock: Callable[[], float],
+        transaction_s: float = TRANSACTION_S,
+    ) -> None:  # fmt: skip
+        self._conn = conn
+        self._numbers = numbers
+        self._book = book
+        self._epoch = epoch
+        self._names = {
+            number: AccountName("partner_accrued", id, inputs.contracts[id].currency)
+            for id, number in accounts.items()
+        }
+        self._clock = clock
+        self._transaction_s = transaction_s
+        self._at = _BEFORE_ALL
+
+    async def load(self) -> Head:
+        """Take the book for this epoch and read where it stands. Raises Fenced.
+
+        Waits for a transaction that an earlier connection of ours left behind: after it, the head
+        says whether that batch is in the books.
+        """
+        row = await self._conn.fetchrow(q.TAKE_HEAD, self._book, self._epoch)
+        if row is None:
+            raise Fenced(f"a newer owner than {self._epoch} accrues book {self._book}")
+        positions = await self._conn.fetch(q.POSITIONS, self._book)
+        at = await self._conn.fetchval(q.LAST_BATCH, self._book, row["batch"])
+        self._at = at or _BEFORE_ALL
+        reached = {each["feed"]: each["reached"] for each in positions}
+        return Head(row["batch"], row["line"], reached, self._at)
+
+    async def remainders(self, of: date) -> list[tuple[Place, Remainder]]:
+        """What the book's lines of a period left over so far."""
+        rows = await self._conn.fetch(q.REMAINDERS, self._book, of)
+        return [
+            ((row["account_id"], row["component"]), Remainder(int(row["exact"]), row["paid"]))
+            for row in rows
+        ]
+
+    async def write(self, batch: Numbered) -> Committed:
+        """Write a batch and commit it. Raises Fenced or Moved, then nothing was written.
+
+        Raises what the connection raises; when that comes out of the commit, only `load` can tell
+        whether the batch is in the books.
+        """
+        conn, began = self._conn, self._clock()
+        try:
+            await conn.execute("BEGIN")
+            at = await self._in_transaction(batch)
+            if self._clock() - began > self._transaction_s:
+                raise asyncpg.QueryCanceledError("the transaction is over its time limit")
+            await conn.execute("COMMIT")
+        except (Fenced, Moved, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                if not conn.is_closed() and conn.is_in_transaction():
+                    await conn.execute("ROLLBACK")
+            raise
+        except BaseException:  # whatever was under way, the server ends it with the connection
+            conn.terminate()
+            raise
+        self._at = at
+        return self._committed(batch.computed, batch.batch, at)
+
+    async def _in_transaction(self, batch: Numbered) -> datetime:
+        computed, conn = batch.computed, self._conn
+        held = await conn.fetchrow(
+            q.BEGIN_BATCH, self._book, self._epoch, batch.batch, batch.first_line, batch.last_line
+        )
+        assert held["inputs"] is not None, f"book {self._book} has no inputs"
+        if not held["ours"]:
+            raise Fenced(f"book {self._book} is not where epoch {self._epoch} left it")
+        if held["inputs"] != computed.inputs:
+            raise Moved(f"inputs {held['inputs']}, computed with {computed.inputs}")
+        if computed.copy.rows:
+            await conn.copy_to_table(
+                TABLE, schema_name="ledger", columns=encode.NAMES, source=computed.copy.stream,
+                format="binary",
+            )  # fmt: skip
+        entry = self._entry(batch)
+        posted = None if entry is None else await post(conn, self._numbers, [entry])
+        if isinstance(posted, Left):  # the head said that it is new, the key says that it is not
+            raise Fenced(f"book {self._book} has an accrual {posted.key} already: {posted.why}")
+        row = await conn.fetchrow(q.END_BATCH, *self._columns(batch, posted))
+        if not row["reached"]:
+            raise Fenced(f"feed {computed.feed} of book {self._book} is not where we left it")
+        return row["at"]  # type: ignore[no-any-return]
+
+    def _entry(self, batch: Numbered) -> Entry | None:
+        """The one netted entry of a batch; None where nothing was paid."""
+        computed = batch.computed
+        key = f"{computed.feed}:{computed.first_deal}"
+        earned = [(self._names[number], net) for number, (net, _, _) in computed.contracts.items()]
+        return entries.accrual(self._book, key, str(batch.batch), computed.day, earned)
+
+    def _columns(
+        self, batch: Numbered, posted: tuple[tuple[int, ...], datetime] | None
+    ) -> list[object]:
+        """What END_BATCH asks for."""
+        computed = batch.computed
+        entry, recorded = (None, None) if posted is None else (posted[0][0], posted[1])
+        sums, left = computed.contracts.values(), computed.remainders.values()
+        return [
+            self._book, batch.batch, computed.feed, computed.first_deal, computed.last_deal,
+            batch.first_line, batch.last_line, computed.day, computed.inputs, self._epoch,
+            entry, batch.content, recorded,
+            list(computed.contracts), [net for net, _, _ in sums], [lines for _, lines, _ in sums],
+            period(computed.day),
+            [account for account, _ in computed.remainders],
+            [component for _, component in computed.remainders],
+            [each.exact for each in left], [each.paid for each in left],
+            self._at, [batch.first_line + row for _, _, row in sums],
+        ]  # fmt: skip
+
+    def _committed(self, computed: Computed, batch: int, at: datetime) -> Committed:
+        return Committed(
+            self._book, tuple(self._names[number].owner for number in computed.contracts), batch,
+            at, computed.feed, computed.last_deal, computed.last_deal - computed.first_deal + 1,
+            {reason.name: count for reason, count in computed.reasons.items() if count},
+        )  # fmt: skip
