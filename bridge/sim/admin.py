@@ -1,7 +1,7 @@
 """The admin port of the simulated platform: tell it to misbehave, and look into its books.
 
-Knows plain HTTP with JSON for whoever writes the story of a test or a demo. Refuses to serve
-the product, which speaks the Web API only.
+Knows plain HTTP with JSON for whoever writes the story of a test or a demo; trading has its own
+part of the port, `floor.py`. Refuses to serve the product, which speaks the Web API only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Admin:
         return await self.show_faults(request)
 
     async def show_books(self, request: web.Request) -> web.Response:
-        """Accounts with balances in minor units, deals, and how often each command came."""
+        """Accounts with balances in minor units, deals, and how often each command came.
+
+        `transfers_minor` is the part of a balance that came by trade/balance, and `deals` are those
+        operations. Trades, and adjustments made by hand, are shown by `floor.py`.
+        """
         books = self._platform.books
         accounts = [
             {
@@ -58,6 +62,7 @@ class Admin:
                 "currency": books.groups[user.group].currency,
                 "digits": books.groups[user.group].digits,
                 "balance_minor": books.balance(user.login),
+                "transfers_minor": books.transfers(user.login),
                 "credit_minor": books.credit(user.login),
                 "rights": user.rights,
                 "leverage": user.leverage,
@@ -111,5 +116,5 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A request of the admin port that does not fit is the caller's error, in words."""
     try:
         return await handler(request)
-    except msgspec.DecodeError as no:
+    except (msgspec.DecodeError, ValueError) as no:
         return web.Response(status=400, text=str(no))

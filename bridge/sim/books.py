@@ -6,10 +6,14 @@ wire and who may do what: that is `commands.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import msgspec
+
+from bridge.sim.tape import Tape
+from bridge.sim.trades import CREDIT, MANAGER_REASON, Trade
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, tag="group"):
@@ -37,7 +41,10 @@ class User(msgspec.Struct, frozen=True, kw_only=True, tag="user"):
 
 
 class Deal(msgspec.Struct, frozen=True, kw_only=True, tag="deal"):
-    """A deal that only moves money: `minor` is its Profit, `time` server seconds."""
+    """A deal that only moves money and came by trade/balance: `minor` is its Profit.
+
+    time  server seconds; utc_ms  the same moment in truth, 0 in journals that are older than it
+    """
 
     ticket: int
     login: int
@@ -45,6 +52,8 @@ class Deal(msgspec.Struct, frozen=True, kw_only=True, tag="deal"):
     minor: int
     comment: str
     time: int
+    utc_ms: int = 0
+    dealer: int = 0
 
 
 class Margin(msgspec.Struct, frozen=True, kw_only=True, tag="margin"):
@@ -54,19 +63,29 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True, tag="margin"):
     minor: int
 
 
-Record = Group | User | Deal | Margin
-_DECODER = msgspec.json.Decoder(Record)
+Record = Group | User | Deal | Margin | Trade
+_DECODER: Final = msgspec.json.Decoder(Group | User | Deal | Margin)
+_TRADES: Final = msgspec.json.Decoder(Trade)
+_FIRST_ORDER: Final = 1_000_000
 
 
 class Books:
-    """State in memory, rebuilt from the journal when it is opened."""
+    """State in memory, rebuilt from the journal when it is opened.
+
+    deals  the deals that came by trade/balance, by login; tape  every deal, those among them
+    """
 
     def __init__(self, path: Path) -> None:
         self.groups: dict[str, Group] = {}
         self.users: dict[int, User] = {}
         self.deals: dict[int, list[Deal]] = {}
         self.margins: dict[int, int] = {}
+        self.tape = Tape()
         self.last_ticket = 100_000
+        self.last_order = _FIRST_ORDER
+        self._money: Counter[int] = Counter()
+        self._credit: Counter[int] = Counter()
+        self._transfers: Counter[int] = Counter()
         self._file = self._reopen(path)
 
     def _reopen(self, path: Path) -> IO[bytes]:
@@ -78,18 +97,21 @@ class Books:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            self._apply(_DECODER.decode(line))
+            decoder = _TRADES if line.startswith(b"[") else _DECODER
+            self._apply(decoder.decode(line), line)
             whole += len(line)
         file.truncate(whole)
         return file
 
-    def record(self, record: Record) -> None:
-        """Store one record: first in the file, then in memory."""
-        self._file.write(msgspec.json.encode(record) + b"\n")
+    def record(self, *records: Record) -> None:
+        """Store records: first all of them in the file, in one write, then in memory."""
+        lines = [msgspec.json.encode(record) + b"\n" for record in records]
+        self._file.write(b"".join(lines))
         self._file.flush()
-        self._apply(record)
+        for record, line in zip(records, lines, strict=True):
+            self._apply(record, line)
 
-    def _apply(self, record: Record) -> None:
+    def _apply(self, record: Record, line: bytes) -> None:
         match record:
             case Group():
                 self.groups[record.group] = record
@@ -97,17 +119,60 @@ class Books:
                 self.users[record.login] = record
             case Deal():
                 self.deals.setdefault(record.login, []).append(record)
-                self.last_ticket = max(self.last_ticket, record.ticket)
+                trade = self._as_trade(record)
+                self._show(trade, msgspec.json.encode(trade))
             case Margin():
                 self.margins[record.login] = record.minor
+            case Trade():
+                self._show(record, line)
+
+    def _show(self, trade: Trade, line: bytes) -> None:
+        """Put a deal on the tape, in place of what its ticket was, and move its money."""
+        before = self.tape.get(trade.ticket)
+        if before is not None:
+            self.tape.take_off(before)
+            self._move(before, -1)
+        self.tape.put(trade, line)
+        self._move(trade, 1)
+        self.last_ticket = max(self.last_ticket, trade.ticket)
+        self.last_order = max(self.last_order, trade.order)
+
+    def _move(self, trade: Trade, sign: int) -> None:
+        if trade.action == CREDIT:
+            self._credit[trade.login] += sign * trade.moved
+            return
+        self._money[trade.login] += sign * trade.moved
+        if trade.transfer:
+            self._transfers[trade.login] += sign * trade.moved
+
+    def _as_trade(self, deal: Deal) -> Trade:
+        """The whole deal behind a balance operation."""
+        user = self.users.get(deal.login)
+        return Trade(
+            ticket=deal.ticket,
+            login=deal.login,
+            action=deal.action,
+            wall_ms=deal.time * 1000,
+            utc_ms=deal.utc_ms,
+            money_digits=self.groups[user.group].digits if user else 2,
+            reason=MANAGER_REASON,
+            profit=deal.minor,
+            comment=deal.comment,
+            dealer=deal.dealer,
+            transfer=True,
+        )
 
     def balance(self, login: int) -> int:
-        """Sum of an account's deals but credits (action 3), minor units."""
-        return sum(deal.minor for deal in self.deals.get(login, ()) if deal.action != 3)
+        """What an account's deals but credits (action 3) come to, minor units."""
+        return self._money[login]
+
+    def transfers(self, login: int) -> int:
+        """The part of the balance that came by trade/balance, minor units."""
+        return self._transfers[login]
 
     def credit(self, login: int) -> int:
         """Sum of an account's credits, minor units."""
-        return sum(deal.minor for deal in self.deals.get(login, ()) if deal.action == 3)
+        return self._credit[login]
 
     def free(self, login: int) -> int:
         """What could be withdrawn with the check on: money that no position needs."""

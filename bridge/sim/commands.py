@@ -7,9 +7,10 @@ Every scalar of an answer is a JSON string; a business error is a retcode, never
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
+from random import Random
 from typing import Final
 
 import msgspec
@@ -17,6 +18,8 @@ import msgspec
 from bridge.mt5.retcodes import text_of
 from bridge.sim import clock
 from bridge.sim.books import Books, Deal, Group, User
+from bridge.sim.clock import Wall
+from bridge.sim.trades import decimal as _money
 
 Params = Mapping[str, str]
 
@@ -25,7 +28,6 @@ MONEY_LIMIT: Final = 1_000_000_000
 LEVERAGE_MAX: Final = 500
 COMMENT_MAX: Final = 31
 PAGE_MAX: Final = 100
-MANAGER_REASON: Final = 2
 _CLASSES: Final = (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]")
 
 
@@ -53,11 +55,12 @@ class Failed(Exception):
 
 
 class Desk(msgspec.Struct, frozen=True):
-    """What a command works with: the books, the server's wall clock, and who asks."""
+    """What a command works with: the books, the server's wall clock, who asks, and chance."""
 
     books: Books
-    server_seconds: int
+    wall: Wall
     manager: int
+    chance: Random
 
 
 def perform(desk: Desk, command: str, params: Params) -> Reply:
@@ -76,7 +79,7 @@ def _test_access(desk: Desk, params: Params) -> Reply:
 
 
 def _time_server(desk: Desk, params: Params) -> Reply:
-    return Reply(answer={"Time": clock.server_text(desk.server_seconds)})
+    return Reply(answer={"Time": clock.server_text(desk.wall.seconds())})
 
 
 def _group_get(desk: Desk, params: Params) -> Reply:
@@ -100,7 +103,7 @@ def _user_add(desk: Desk, params: Params) -> Reply:
         name=params["name"][:127],
         id=params.get("id", ""),
         comment=params.get("comment", "")[:63],
-        registration=desk.server_seconds,
+        registration=desk.wall.seconds(),
     )
     desk.books.record(user)
     return Reply(answer=_user_json(desk.books, user), top={"login": str(user.login)})
@@ -187,13 +190,16 @@ def _trade_balance(desk: Desk, params: Params) -> Reply:
     checked = params.get("check_margin", "1") != "0"
     if minor < 0 and checked and -minor > desk.books.free(user.login):
         raise Failed(10019)
+    utc_ms = desk.wall.utc_ms()
     deal = Deal(
         ticket=desk.books.last_ticket + 1,
         login=user.login,
         action=action,
         minor=minor,
         comment=params.get("comment", "")[:COMMENT_MAX],
-        time=desk.server_seconds,
+        time=desk.wall.wall_ms(utc_ms) // 1000,
+        utc_ms=utc_ms,
+        dealer=desk.manager,
     )
     desk.books.record(deal)
     return Reply(answer={"Ticket": str(deal.ticket)})
@@ -216,57 +222,62 @@ def _amount_minor(text: str, digits: int) -> int:
 
 
 def _deal_get(desk: Desk, params: Params) -> Reply:
-    ticket = _integer(params, "ticket")
-    for deals in desk.books.deals.values():
-        for deal in deals:
-            if deal.ticket == ticket:
-                return Reply(answer=_deal_json(desk, deal))
-    return Reply(13)
+    row = desk.books.tape.row(_integer(params, "ticket"))
+    return Reply(13) if row is None else Reply(answer=row)
 
 
 def _deal_get_total(desk: Desk, params: Params) -> Reply:
-    return Reply(answer={"Total": str(len(_window(desk, params, [_user(desk, params)])))})
+    count = desk.books.tape.count_of(_user(desk, params).login, *_window(params))
+    return Reply(answer={"Total": str(count)})
 
 
 def _deal_get_page(desk: Desk, params: Params) -> Reply:
     offset, total = _integer(params, "offset"), _integer(params, "total")
     if offset < 0 or not 0 < total <= PAGE_MAX:
         raise Failed(3)
-    deals = _window(desk, params, [_user(desk, params)])
-    return Reply(answer=[_deal_json(desk, deal) for deal in deals[offset : offset + total]])
+    login = _user(desk, params).login
+    return Reply(answer=desk.books.tape.page_of(login, *_window(params), offset, total))
 
 
 def _deal_get_batch(desk: Desk, params: Params) -> Reply:
-    """By logins or by group masks, never both."""
-    if ("login" in params) == ("group" in params):
+    """By logins, by group masks or by tickets, one kind only; the order is nobody's promise."""
+    if sum(kind in params for kind in ("login", "group", "ticket")) != 1:
         raise Failed(3)
+    rows = _batch(desk.books, params)
+    if symbol := params.get("symbol"):
+        marked = b'"Symbol":%s,' % msgspec.json.encode(symbol)
+        rows = [row for row in rows if marked in bytes(row)]
+    desk.chance.shuffle(rows)
+    return Reply(answer=rows)
+
+
+def _batch(books: Books, params: Params) -> list[msgspec.Raw]:
+    """Every row that was asked for."""
+    if "ticket" in params:
+        rows = map(books.tape.row, _integers(params["ticket"]))
+        return [row for row in rows if row is not None]
     if "group" in params:
-        users = _covered(desk.books, params["group"].split(","))
-    else:
-        logins = [_integer({"login": text}, "login") for text in params["login"].split(",")]
-        users = [desk.books.users[login] for login in logins if login in desk.books.users]
-    return Reply(answer=[_deal_json(desk, deal) for deal in _window(desk, params, users)])
+        users = _covered(books, params["group"].split(","))
+        return books.tape.window(*_window(params), {user.login for user in users})
+    return books.tape.window(*_window(params), set(_integers(params["login"])))
 
 
-def _window(desk: Desk, params: Params, users: Iterable[User]) -> list[Deal]:
-    """Deals with from <= Time <= to, newest first: the order is nobody's promise."""
-    since, until = _integer(params, "from"), _integer(params, "to")
-    deals = [deal for user in users for deal in desk.books.deals.get(user.login, ())]
-    inside = [deal for deal in deals if since <= deal.time <= until]
-    return sorted(inside, key=lambda deal: -deal.ticket)
+def _window(params: Params) -> tuple[int, int]:
+    """The window's ends, both of them included."""
+    return _integer(params, "from"), _integer(params, "to")
 
 
 def _covered(books: Books, masks: list[str]) -> list[User]:
     """Users of every group that a mask covers; a mask with a leading `!` takes groups away."""
-
-    def covers(group: str) -> bool:
-        wanted = [mask for mask in masks if not mask.startswith("!")]
-        barred = [mask[1:] for mask in masks if mask.startswith("!")]
-        return any(_matches(group, mask) for mask in wanted) and not any(
-            _matches(group, mask) for mask in barred
-        )
-
-    return [user for user in books.users.values() if covers(user.group)]
+    wanted = [mask for mask in masks if not mask.startswith("!")]
+    barred = [mask[1:] for mask in masks if mask.startswith("!")]
+    covered = {
+        group
+        for group in books.groups
+        if any(_matches(group, mask) for mask in wanted)
+        and not any(_matches(group, mask) for mask in barred)
+    }
+    return [user for user in books.users.values() if user.group in covered]
 
 
 def _matches(group: str, mask: str) -> bool:
@@ -291,8 +302,9 @@ def _integer(params: Params, name: str, default: int | None = None) -> int:
     return int(text)
 
 
-def _money(minor: int, digits: int) -> str:
-    return f"{Decimal(minor).scaleb(-digits):.{digits}f}"
+def _integers(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [_integer({"each": each}, "each") for each in text.split(",")]
 
 
 def _group_json(group: Group) -> dict[str, str]:
@@ -350,35 +362,6 @@ def _account_json(books: Books, user: User) -> dict[str, str]:
         "MarginLeverage": str(user.leverage),
         "Profit": _money(0, digits),
         "Equity": _money(balance + credit, digits),
-    }
-
-
-def _deal_json(desk: Desk, deal: Deal) -> dict[str, str]:
-    digits = desk.books.groups[desk.books.users[deal.login].group].digits
-    return {
-        "Deal": str(deal.ticket),
-        "ExternalID": "",
-        "Login": str(deal.login),
-        "Dealer": str(desk.manager),
-        "Order": "0",
-        "Action": str(deal.action),
-        "Entry": "0",
-        "Reason": str(MANAGER_REASON),
-        "Digits": "0",
-        "DigitsCurrency": str(digits),
-        "ContractSize": "0.00",
-        "Time": str(deal.time),
-        "TimeMsc": str(deal.time * 1000),
-        "Symbol": "",
-        "Price": "0",
-        "Volume": "0",
-        "VolumeExt": "0",
-        "Profit": _money(deal.minor, digits),
-        "Storage": _money(0, digits),
-        "Commission": _money(0, digits),
-        "PositionID": "0",
-        "Comment": deal.comment,
-        "ModifyFlags": "0",
     }
 
 

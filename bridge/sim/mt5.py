@@ -6,7 +6,8 @@ leave a point open, this server chose:
 - before authentication every command answers HTTP 403 with an empty body, and the connection stays;
 - a wrong hash, or an answer later than 10 s after the challenge, is HTTP 403 as well;
 - an idle connection is closed without a word after 180 s; any request counts as a sign of life;
-- both ends of a `from`-`to` window are included, rows come newest first, a page has 100 at most;
+- both ends of a `from`-`to` window are included; pages come newest first, 100 rows at most; the
+  rows of get_batch come in any order;
 - get_batch has no row limit, and no request is ever too frequent unless the script says so;
 - an unknown command is retcode 12002; a login outside every group's range is 3003 when any group
   has a range; leverage is 1-500; passwords need all four kinds of characters, sixteen at most;
@@ -26,19 +27,27 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from bridge.sim.admin import Admin, explain
 from bridge.sim.books import Books, Group
+from bridge.sim.dealer import Dealer
+from bridge.sim.dealing import Terms
+from bridge.sim.floor import Floor
+from bridge.sim.market import DEFAULT_SYMBOLS
 from bridge.sim.platform import Options, Platform
+
+SHARES: Final = ("edits", "late", "partials", "balances")
 
 
 class Running(msgspec.Struct, frozen=True):
     """A started server and where it listens."""
 
     platform: Platform
+    dealer: Dealer
     url: str
     admin_url: str
 
@@ -61,11 +70,16 @@ async def running(
         api = web.Application(client_max_size=1 << 20)
         api.router.add_route("*", "/api/{command:.+}", platform.handle)
         admin = web.Application(client_max_size=1 << 20, middlewares=[explain])
+        dealer = Dealer(books, platform.wall, options.manager)
+        opened.push_async_callback(dealer.stop)
         admin.add_routes(Admin(platform).routes())
+        admin.add_routes(Floor(books, dealer, platform.wall, options.manager).routes())
         url = await _listen(opened, api, options.listen, options.idle_s, tls)
         admin_url = await _listen(opened, admin, options.admin, options.idle_s, None)
         opened.callback(platform.cut)  # first of all on the way out: nobody is waited for
-        yield Running(platform, url, admin_url)
+        if options.deals is not None:
+            await dealer.start(options.deals)
+        yield Running(platform, dealer, url, admin_url)
 
 
 def _groups_of(options: Options) -> list[Group]:
@@ -119,10 +133,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--password-file", type=Path, required=True, help="its API password")
     parser.add_argument("--groups", type=Path, help="JSON list of groups")
     parser.add_argument("--idle-s", type=float, default=180.0, help="idle limit of a connection")
+    _add_dealing(parser)
     given = vars(parser.parse_args(arguments))
+    try:
+        given["deals"] = _terms_of(given)
+    except msgspec.ValidationError as no:
+        parser.error(f"dealing: {no}")
     if given["certificate"] is None:
         given |= _throw_away(given["state"].parent)
     serve(Options(**given))
+
+
+def _add_dealing(parser: argparse.ArgumentParser) -> None:
+    """Options of dealing from the start; the admin port can change all of it later."""
+    dealing = parser.add_argument_group("dealing", "Deals over all accounts. Default: none.")
+    dealing.add_argument("--deals-per-s", type=float, default=0.0, help="deals a second")
+    dealing.add_argument("--deals-seed", type=int, default=0, help="seed of the deals")
+    dealing.add_argument("--deals-total", type=int, default=0, help="stop after so many")
+    dealing.add_argument("--deals-symbols", default=",".join(DEFAULT_SYMBOLS), help="a,b,...")
+    for name in SHARES:
+        dealing.add_argument(f"--deals-{name}", type=float, help="a share, 0 to 1")
+
+
+def _terms_of(given: dict[str, Any]) -> Terms | None:
+    """What was asked for, taken out of the options given; None for no deals."""
+    told = {name: given.pop(f"deals_{name}") for name in ("per_s", "seed", "total", *SHARES)}
+    told["symbols"] = given.pop("deals_symbols").split(",")
+    told = {name: value for name, value in told.items() if value is not None}
+    return msgspec.convert(told, Terms) if told["per_s"] else None
 
 
 def _throw_away(folder: Path) -> dict[str, Path]:

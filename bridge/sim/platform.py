@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import msgspec
@@ -19,14 +20,16 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from bridge.mt5 import auth
-from bridge.sim import clock
 from bridge.sim.books import Books
+from bridge.sim.clock import Wall
 from bridge.sim.commands import Desk, Reply, perform
+from bridge.sim.dealing import Terms
 from bridge.sim.faults import Fault, Script
 
 AUTH_LIMIT_S: Final = 10.0
 HANG_LIMIT_S: Final = 600.0
 OLDEST_VERSION: Final = 484
+Value = str | int | list[str | int]
 BODY_NAMES: Final[Mapping[str, str]] = {
     "PassMain": "pass_main",
     "PassInvestor": "pass_investor",
@@ -38,6 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is started. Addresses are `host:port`; port 0 takes a free one.
 
     state   the journal, an append-only file; groups  a JSON file with a list of groups, optional
+    deals   how to deal from the start; None for a platform where nobody trades
     """
 
     listen: str
@@ -50,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     groups: Path | None = None
     idle_s: float = 180.0
     winter_offset_s: int = 7200
+    deals: Terms | None = None
 
 
 class Connection:
@@ -68,11 +73,12 @@ class Platform:
         self, options: Options, books: Books, password: str, now: Callable[[], datetime]
     ) -> None:
         self.books = books
+        self.wall = Wall(now, options.winter_offset_s)
         self.script = Script()
         self.received: Counter[str] = Counter()  # authenticated commands since the start
         self._options = options
         self._hash = auth.password_hash(password)
-        self._now = now
+        self._chance = Random(0)
         self._connections: dict[RequestHandler, Connection] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -139,8 +145,8 @@ class Platform:
         fault = self.script.take(command)
         if fault is not None and (early := await self._before(request, connection, fault)):
             return early
-        now = clock.server_seconds(self._now(), self._options.winter_offset_s)
-        reply = perform(Desk(self.books, now, self._options.manager), command, params)
+        desk = Desk(self.books, self.wall, self._options.manager, self._chance)
+        reply = perform(desk, command, params)
         if fault is not None and (other := await self._after(request, fault)):
             return other
         return reply_json(reply.encode())
@@ -197,12 +203,13 @@ def _is_version(text: str) -> bool:
 
 
 async def _params(request: web.Request) -> dict[str, str]:
-    """Query parameters; a JSON body's PascalCase names override them."""
+    """Query parameters; a JSON body's PascalCase names override them, its lists with commas."""
     params = dict(request.query)
     body = await request.read()
     if body:
-        for name, value in msgspec.json.decode(body, type=dict[str, str | int]).items():
-            params[BODY_NAMES.get(name, name.lower())] = str(value)
+        for name, value in msgspec.json.decode(body, type=dict[str, Value]).items():
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            params[BODY_NAMES.get(name, name.lower())] = text
     return params
 
 

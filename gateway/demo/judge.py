@@ -339,9 +339,9 @@ def _deals(found: Found) -> list[str]:
 
 
 def _platform_mismatches(found: Found) -> list[str]:
-    """Accounts whose balance there is not what our operations put on them."""
+    """Accounts where the balance operations there are not those that we made; trades are apart."""
     ours = {it.login: it.done_minor for it in found.totals}
-    theirs = {it["login"]: it["balance_minor"] for it in found.platform["accounts"]}
+    theirs = {it["login"]: it["transfers_minor"] for it in found.platform["accounts"]}
     return [
         f"account {login}: the platform says {theirs.get(login)}, we say {ours.get(login)}"
         for login in sorted(ours.keys() | theirs.keys())

@@ -62,7 +62,7 @@ RIGHT = Found(
         "acme": provider(charge(1), charge(2, status="declined")),
         "bolt": provider(charge(2, 2)),
     },
-    platform={"accounts": [{"login": 5, "balance_minor": 1000}], "deals": [DEAL]},
+    platform={"accounts": [{"login": 5, "transfers_minor": 1000}], "deals": [DEAL]},
     totals=[
         Total(account_id="AC1", server="mt5", login=5, currency="EUR", done_minor=1000, open=0)
     ],
@@ -86,7 +86,7 @@ def with_acme(*charges: dict[str, Any], refunds: tuple[str, ...] = (), due: int 
 
 def with_platform(*deals: dict[str, Any], balance: int = 1000) -> Found:
     """The right books, but for the platform's."""
-    accounts = [{"login": 5, "balance_minor": balance}]
+    accounts = [{"login": 5, "transfers_minor": balance}]
     return replace(RIGHT, platform={"accounts": accounts, "deals": list(deals)})
 
 
