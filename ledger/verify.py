@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 from ledger import queries as q
+from ledger import queries_deals as qd
 from ledger.chart import ACCOUNTS
 
 
@@ -33,6 +34,9 @@ INVARIANTS: Final = {
     "balance-below-floor": q.BALANCES_BELOW_FLOOR,
     "chain-broken": q.BROKEN_CHAINS,
     "entry-altered": q.ALTERED_ENTRIES,
+    "deal-numbers": qd.DEAL_NUMBERS,
+    "deal-versions": qd.DEAL_VERSIONS,
+    "deal-off-feed": qd.DEALS_OFF_FEEDS,
 }
 
 _TRIGGER: Final = re.compile(r"^(?=CREATE TRIGGER (\w+))(CREATE TRIGGER [^;]+);", re.MULTILINE)
@@ -64,12 +68,43 @@ CONSTRAINTS: Final = {
     "posting.posting_amount_check": "CHECK ((amount <> 0))",
     "posting.posting_book_id_account_id_version_key": "UNIQUE (book_id, account_id, version)",
     "posting.posting_pkey": "PRIMARY KEY (book_id, entry_id, seq)",
+    "accrual_batch.accrual_batch_book_id_feed_first_deal_key": "UNIQUE (book_id, feed, first_deal)",
+    "accrual_batch.accrual_batch_check": (
+        "CHECK (((last_deal >= first_deal) AND (last_line >= (first_line - 1))))"
+    ),
+    "accrual_batch.accrual_batch_pkey": "PRIMARY KEY (book_id, batch)",
+    "accrual_head.accrual_head_pkey": "PRIMARY KEY (book_id)",
+    "accrual_position.accrual_position_pkey": "PRIMARY KEY (book_id, feed)",
+    "contract_batch.contract_batch_lines_check": "CHECK ((lines > 0))",
+    "contract_batch.contract_batch_pkey": "PRIMARY KEY (book_id, account_id, batch)",
+    "contract_day.contract_day_pkey": "PRIMARY KEY (book_id, account_id, day)",
+    "deal.deal_book_id_feed_ticket_phase_version_key": (
+        "UNIQUE (book_id, feed, ticket, phase, version)"
+    ),
+    "deal.deal_closed_check": "CHECK ((closed >= 0))",
+    "deal.deal_pkey": "PRIMARY KEY (book_id, feed, no)",
+    "deal.deal_version_check": "CHECK ((version > 0))",
+    "deal.deal_volume_check": "CHECK ((volume >= 0))",
+    "deal_parked.deal_parked_pkey": "PRIMARY KEY (feed, ticket, phase, content)",
+    "feed_book.feed_book_pkey": "PRIMARY KEY (book_id, feed)",
+    "feed_cursor.feed_cursor_pkey": "PRIMARY KEY (feed)",
+    "feed_cursor.feed_cursor_server_key": "UNIQUE (server)",
+    "inputs.inputs_pkey": "PRIMARY KEY (book_id)",
+    "plan_version.plan_version_pkey": "PRIMARY KEY (id)",
+    "plan_version.plan_version_plan_hash_since_key": "UNIQUE (plan, hash, since)",
+    "rebate_line.rebate_line_book_id_feed_deal_no_concerned_no_account_id_co_key": (
+        "UNIQUE (book_id, feed, deal_no, concerned_no, account_id, component, kind)"
+    ),
+    "remainder.remainder_pkey": "PRIMARY KEY (book_id, account_id, component, period)",
 }
 
 _READ_AND_ADD: Final = {
     (table, right, "")
     for table in (
-        "book", "account", "balance", "entry", "posting", "hold", "fact", "fact_work", "lane"
+        "book", "account", "balance", "entry", "posting", "hold", "fact", "fact_work", "lane",
+        "feed_cursor", "feed_book", "deal", "deal_parked", "inputs", "plan_version", "rebate_line",
+        "accrual_batch", "contract_batch", "contract_day", "remainder", "accrual_head",
+        "accrual_position",
     )
     for right in ("select", "insert")
 }  # fmt: skip
@@ -84,6 +119,14 @@ GRANTS: Final = _READ_AND_ADD | {
     ("lane", "delete", ""),
     ("fact_work", "update", "reader"),
     ("fact_work", "delete", ""),
+    *(("feed_cursor", "update", column) for column in ("epoch", "cursor", "moved")),
+    ("feed_book", "update", "landed"),
+    *(("deal_parked", "update", column) for column in ("reason", "subject", "landed")),
+    ("inputs", "update", "version"),
+    *(("contract_day", "update", column) for column in ("net", "lines", "last_line")),
+    *(("remainder", "update", column) for column in ("exact", "paid")),
+    *(("accrual_head", "update", column) for column in ("epoch", "batch", "line")),
+    ("accrual_position", "update", "reached"),
 }
 
 

@@ -128,6 +128,8 @@ CREATE TABLE ledger.accrual_batch (
     CHECK (last_deal >= first_deal AND last_line >= first_line - 1)
 );
 CREATE INDEX accrual_batch_line ON ledger.accrual_batch (book_id, first_line);
+-- Where a day begins among the batches: a page reads the running day only, however old the book is.
+CREATE INDEX accrual_batch_day ON ledger.accrual_batch (book_id, day, batch);
 
 -- What a batch did to one contract: the way from a contract to its lines.
 CREATE TABLE ledger.contract_batch (
@@ -193,7 +195,7 @@ GRANT SELECT, INSERT ON ledger.feed_cursor, ledger.feed_book, ledger.deal, ledge
     ledger.remainder, ledger.accrual_head, ledger.accrual_position TO brokerd_daemon;
 GRANT UPDATE (epoch, cursor, moved) ON ledger.feed_cursor TO brokerd_daemon;
 GRANT UPDATE (landed) ON ledger.feed_book TO brokerd_daemon;
-GRANT UPDATE (landed) ON ledger.deal_parked TO brokerd_daemon;
+GRANT UPDATE (reason, subject, landed) ON ledger.deal_parked TO brokerd_daemon;
 GRANT UPDATE (version) ON ledger.inputs TO brokerd_daemon;
 GRANT UPDATE (net, lines, last_line) ON ledger.contract_day TO brokerd_daemon;
 GRANT UPDATE (exact, paid) ON ledger.remainder TO brokerd_daemon;

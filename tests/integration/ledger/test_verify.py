@@ -56,6 +56,8 @@ def off(table: str, statement: str) -> tuple[str, ...]:
             "INSERT INTO ledger.hold VALUES ('HD1', 1, 'CL1', 'EUR', 5, 'open', 1, now())",
             "hold-off-books",
         ),
+        ("INSERT INTO ledger.feed_book VALUES (1, 1, 5)", "deal-numbers"),
+        ("INSERT INTO ledger.feed_book VALUES (1, 99, 0)", "deal-off-feed"),
     ],
 )
 async def test_what_the_daemons_rights_still_allow_is_named(
@@ -155,7 +157,9 @@ async def test_the_lists_of_verify_are_what_the_migrations_make(house: House) ->
     assert await house.wrong() == []
     assert set(verify.made_triggers()) == {
         "entry_is_final", "posting_is_final", "postings_are_proved", "account_is_final",
-        "book_is_final", "fact_is_final", "balance_stays",
+        "book_is_final", "fact_is_final", "balance_stays", "deal_is_final",
+        "plan_version_is_final", "rebate_line_is_final", "accrual_batch_is_final",
+        "contract_batch_is_final",
     }  # fmt: skip
     assert set(verify.made_functions()) == {"refuse_change", "prove_postings", "version_as_of"}
 
