@@ -24,7 +24,7 @@ BENCHES: Final = {
     "journal": "loadtests.journal",
     "deposit": "loadtests.deposit",
 }
-WIDTH: Final = 120  # of the table where there is no terminal to ask
+WIDTH: Final = 170  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"
 
 
