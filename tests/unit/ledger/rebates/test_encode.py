@@ -1,0 +1,50 @@
+"""The bytes of lines: what the server reads, and what their hash is over."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ledger.rebates.encode import NAMES, WIDTH, Copy, content, row, template
+from ledger.rebates.lines import Line
+from tests.support.rebates import decoded
+
+LINE = Line(book=2, no=5, batch=7, feed=3, deal_no=2**40 + 1, concerned_no=9, account=-11,
+            component=1, kind=3, level=4, reason=7, plan=2**30, amount=-12345)  # fmt: skip
+
+
+def test_a_row_has_the_columns_of_the_table_in_their_order() -> None:
+    """A line's bytes name no column: their order is the struct's, and it never changes."""
+    fields = tuple(Line.__struct_fields__)
+    assert tuple(name.removesuffix("_id") for name in NAMES) == fields
+    assert len(row(LINE)) == WIDTH
+
+
+def test_the_canonical_bytes_of_a_line_are_fixed() -> None:
+    """The stored hash is over these bytes: another form would make every old batch look altered."""
+    assert content([LINE]).hex() == (
+        "8268e19c494a4bb0b80bd262707e62a9aaf05c319fa463a3e9906c04047c9450"
+    )
+    assert row(LINE)[:8].hex() == "000d000000020002"
+    assert row(LINE)[-12:].hex() == "00000008ffffffffffffcfc7"
+
+
+def test_numbers_are_filled_into_all_rows() -> None:
+    """Blank rows get the numbers of line, batch and deals; some concern another deal."""
+    blank = [template(2, 3, account, 1, 1, 1, 0, 5, account * 2) for account in range(4)]
+    copy = Copy(blank, [10, 10, 11, 2**40], {2: 4, 3: 0})
+    copy.number(6, 2**33)
+    found = decoded(bytes(copy.stream))
+    assert [line.no for line in found] == [2**33 + n for n in range(4)]
+    assert [line.deal_no for line in found] == [10, 10, 11, 2**40]
+    assert [line.concerned_no for line in found] == [10, 10, 4, 0]
+    assert {line.batch for line in found} == {6}
+    assert [(line.account, line.amount) for line in found] == [(n, n * 2) for n in range(4)]
+    assert copy.content() == content(found)
+
+
+def test_a_batch_without_lines_has_the_hash_of_nothing() -> None:
+    """No rows, no bytes."""
+    copy = Copy([], [], {})
+    copy.number(1, 1)
+    assert copy.content() == content([]) == hashlib.sha256().digest()
+    assert decoded(bytes(copy.stream)) == []
