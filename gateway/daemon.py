@@ -46,6 +46,7 @@ from gateway.flows.deposit import Deposits
 from gateway.flows.faults import away
 from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Emitter, Outbox
+from gateway.flows.partnering import Partnering
 from gateway.flows.platform import Platform
 from gateway.flows.provisioning import AccountMaker, Accounts
 from gateway.flows.refunds import Refunds
@@ -234,6 +235,11 @@ class House:
         connect = partial(connect_writer, addresses.dsn, transaction_s=limits.transaction_s)
         self.lane = Lane(self.replica, connect, Numbers(), clocks.monotonic, limits, self.metrics)
         self.counted = CountedLane(self.lane, self.metrics)
+        # Commands that lock a book's inputs: each has a short transaction of its own.
+        self.command_lane = Lane(
+            f"{self.replica}:commands", connect, Numbers(), clocks.monotonic,
+            LaneLimits(batch_max=1, queue_max=limits.queue_max, transaction_s=limits.transaction_s),
+        )  # fmt: skip
 
     def owner(self, name: str) -> Ownership:
         """A name to own, on a direct connection that the server ends after silence."""
@@ -366,6 +372,10 @@ class House:
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
             ),
             onboarding=onboarding,
+            partnering=Partnering(
+                CountedLane(self.command_lane, self.metrics), self.pool, self.book, self.rulebook,
+                self.ids, self.clocks.now,
+            ),
             approving=Approving(
                 self.counted, self.pool, self.ids, self.emit, onboarding.appliers, self.clocks.now
             ),
@@ -400,7 +410,10 @@ class House:
         The services are ended in the reverse order of their start, the lane last: whatever they
         hand in while ending is still written.
         """
-        lane = asyncio.create_task(self.lane.run(), name="lane")
+        lanes = [
+            asyncio.create_task(each.run(), name=each.name)
+            for each in (self.lane, self.command_lane)
+        ]
         try:
             async with asyncio.TaskGroup() as tasks:
                 services = [tasks.create_task(work, name=name) for name, work in self._services()]
@@ -409,7 +422,7 @@ class House:
                     event(log, "daemon.ready", address=address, replica=self.replica)
                     if announce is not None:
                         await announce(address, self._addresses)
-                    await _first_of(self.life.stop.wait(), lane)
+                    await _first_of(self.life.stop.wait(), *lanes)
                     self.life.phase = "draining"
                     event(log, "daemon.draining")
                 await self._drained()
@@ -417,7 +430,8 @@ class House:
                     service.cancel()
         finally:
             self.lane.close()
-            await lane
+            self.command_lane.close()
+            await asyncio.gather(*lanes)
             event(log, "daemon.gone")
 
     def _services(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
@@ -473,10 +487,10 @@ async def listening(application: web.Application, settings: Settings) -> AsyncIt
         await runner.cleanup()
 
 
-async def _first_of(stop: Awaitable[object], lane: asyncio.Task[None]) -> None:
+async def _first_of(stop: Awaitable[object], *lanes: asyncio.Task[None]) -> None:
     """Wait for the wish to stop; a lane that ends before it ends everything."""
     waiting = asyncio.ensure_future(stop)
-    await asyncio.wait({waiting, lane}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({waiting, *lanes}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
 
 

@@ -21,7 +21,7 @@ from gateway.control.idempotency import Answer, Idem
 from gateway.control.refusals import Refusal, not_found
 from gateway.control.views import approval_view
 from gateway.flows.approving import Applier, Emit, Lane, answered_claim, replayed
-from gateway.people import clients
+from gateway.people import attribution, clients, partners
 from gateway.people.clients import Client, Move
 from gateway.people.states import State
 from gateway.people.views import ClientView, MoveClient, NewClient, client_view
@@ -76,15 +76,16 @@ class Onboarding:
     async def create(self, command: Command, order: NewClient, idem: Idem) -> Answer:
         """Make a client known in state `new_lead`. 201 with its Location.
 
-        Raises Refusal `brand-unknown`, `currency-unknown`, `reference-taken`.
+        Raises Refusal `brand-unknown`, `currency-unknown`, `code-unknown`, `reference-taken`.
         """
-        client = self._new_client(command, order)
+        client = await self._attributed(self._new_client(command, order), order)
         body = msgspec.json.encode(client_view(client))
         answer = Answer(201, body, f"/v1/clients/{client.id}")
         unit = Unit(
             (
                 answered_claim(idem, client.id, command, answer),
                 *clients.client_created(client, command),
+                attribution.attributed(client, order.attribution, command),
                 audited(
                     command,
                     "client.create",
@@ -128,6 +129,20 @@ class Onboarding:
             created=command.at,
             updated=command.at,
         )
+
+    async def _attributed(self, client: Client, order: NewClient) -> Client:
+        """The client with the contract that registration names. Codes and contracts never change.
+
+        A code counts for clients of its contract's brand.
+        """
+        if order.attribution is None:
+            return client
+        async with self._pool.acquire() as conn:
+            found = await partners.contract_of_code(conn, order.attribution.code)
+        if found is None or found.brand != client.brand:
+            said = f"{client.brand} has no contract of the code {order.attribution.code!r}"
+            raise Refusal("code-unknown", said)
+        return msgspec.structs.replace(client, contract=found.id, code=found.code)
 
     # --- move -----------------------------------------------------------------------------------
 

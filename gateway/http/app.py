@@ -21,13 +21,20 @@ from gateway.control.views import (
 )
 from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
-from gateway.http import accounts, books, clients, control, deposits, events, house
+from gateway.http import accounts, books, clients, control, deposits, events, house, partners
 from gateway.http.calls import Call
 from gateway.http.openapi import document
 from gateway.http.parts import Parts, Readiness
 from gateway.http.problems import Explanation
 from gateway.http.serving import PUBLIC, RAW, Route, Serving, correlation, unserved
 from gateway.people.views import ClientPage, ClientView, HistoryView, MoveClient, NewClient
+from gateway.people.views_partners import (
+    ContractView,
+    NewContract,
+    NewPartner,
+    PartnerPage,
+    PartnerView,
+)
 
 DESCRIPTION: Final = web.AppKey("description", bytes)
 
@@ -43,7 +50,7 @@ ROUTES: Final = (
         method="POST", path="/v1/clients", scope="clients:write", handler=clients.create,
         summary="Make a client known", request=NewClient, idempotent=True,
         responses={201: ClientView},
-        problems=("brand-unknown", "currency-unknown", "reference-taken"),
+        problems=("brand-unknown", "currency-unknown", "code-unknown", "reference-taken"),
     ),
     Route(
         method="GET", path="/v1/clients", scope="clients:read", handler=clients.page,
@@ -72,6 +79,33 @@ ROUTES: Final = (
         summary="Read a client's wallet, now or as of a closed moment",
         params=clients.WalletParams, responses={200: clients.WalletView},
         problems=("not-closed",),
+    ),
+    # partners
+    Route(
+        method="POST", path="/v1/partners", scope="partners:write", handler=partners.create,
+        summary="Make a partner known", request=NewPartner, idempotent=True,
+        responses={201: PartnerView}, problems=("reference-taken",),
+    ),
+    Route(
+        method="GET", path="/v1/partners", scope="partners:read", handler=partners.page,
+        summary="List partners, newest first", params=partners.PartnerParams,
+        responses={200: PartnerPage},
+    ),
+    Route(
+        method="GET", path="/v1/partners/{id}", scope="partners:read", handler=partners.show,
+        summary="Read a partner with its contracts", responses={200: PartnerView},
+    ),
+    Route(
+        method="POST", path="/v1/partners/{id}/contracts", scope="partners:write",
+        handler=partners.contract, summary="Give a partner a contract, a parent and a plan",
+        request=NewContract, idempotent=True, responses={201: ContractView},
+        problems=("brand-unknown", "plan-unknown", "currency-mismatch", "parent-unknown",
+                  "parent-elsewhere", "contract-exists", "code-taken", "conflict",
+                  "rulebook-moved"),
+    ),
+    Route(
+        method="GET", path="/v1/contracts/{id}", scope="partners:read",
+        handler=partners.show_contract, summary="Read a contract", responses={200: ContractView},
     ),
     # trading accounts
     Route(

@@ -24,6 +24,7 @@ from gateway.http.auth import Keys
 from gateway.http.limits import Limiter
 from gateway.metrics import GatewayMetrics
 from gateway.people.views import MoveClient, NewClient
+from gateway.people.views_partners import NewContract, NewPartner
 from gateway.people.visits import Visits
 from ledger.ids import Ids
 
@@ -61,6 +62,20 @@ class Onboarding(Protocol):
 
     async def move(self, command: Command, client_id: str, order: MoveClient, idem: Idem) -> Answer:
         """Move a client, or ask another person."""
+        ...
+
+
+class Partnering(Protocol):
+    """The flow of partners."""
+
+    async def create(self, command: Command, order: NewPartner, idem: Idem) -> Answer:
+        """Make a partner known."""
+        ...
+
+    async def contract(
+        self, command: Command, partner_id: str, order: NewContract, idem: Idem
+    ) -> Answer:
+        """Give a partner a contract."""
         ...
 
 
@@ -124,6 +139,7 @@ class Parts:
     deposits: Deposits
     accounts: Accounts
     onboarding: Onboarding
+    partnering: Partnering
     approving: Approving
     subscriptions: Subscriptions
     sessions: Callable[[], Sequence[SessionStatus]]

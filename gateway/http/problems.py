@@ -95,6 +95,15 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "money-left": _m(409, "The client has money", "Pay it out before the client is archived."),
     "blocks-missing": _m(422, "A restriction says what it blocks", "Give `blocks`."),
     "blocks-misplaced": _m(422, "Only a restriction has blocks", "Leave `blocks` out."),
+    # partners
+    "code-unknown": _m(422, "No such code", "Name a contract with the client's own brand."),
+    "code-taken": _m(409, "The code is in use", "Choose another, or leave it out."),
+    "contract-exists": _m(409, "There is a contract already", "`contract` names it."),
+    "parent-unknown": _m(422, "No such contract above it", "Name one within your entities."),
+    "parent-elsewhere": _m(
+        422, "The contract above is in other books", "A chain stays in the books of one entity."
+    ),
+    "plan-unknown": _m(422, "No such plan", "Use a plan of the rulebook in force."),
     # approvals and items
     "approval-open": _m(409, "A question is open already", "Have it decided first."),
     "approval-expired": _m(409, "The question has expired", "Ask again."),
@@ -113,7 +122,7 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "amount-malformed": _m(422, "The amount is malformed", 'Write it as "100.00".'),
     "amount-precision": _m(422, "The amount has too many decimals", "Use the currency's decimals."),
     "amount-zero": _m(422, "The amount is zero", "Deposit more than nothing."),
-    "currency-mismatch": _m(422, "The currency does not fit", "Use the account's currency."),
+    "currency-mismatch": _m(422, "The currency does not fit", "Use the currency that is named."),
     "rulebook-moved": _m(503, "The rules changed meanwhile", "Send the same request again."),
     # books
     "not-closed": _m(409, "The books are not closed up to then", "Ask as of `horizon` or before."),

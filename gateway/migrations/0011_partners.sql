@@ -61,6 +61,9 @@ CREATE TABLE gateway.attribution (
     actor       text        NOT NULL,
     PRIMARY KEY (client_id, since)
 );
+-- Clients of the time before partners came through nobody: each client has an answer.
+INSERT INTO gateway.attribution (client_id, since, contract_id, book, captured, inputs, actor)
+SELECT id, created, '', book, '{}', 0, 'migration' FROM gateway.client;
 CREATE INDEX attribution_contract ON gateway.attribution (contract_id) WHERE contract_id <> '';
 
 -- A link to a partner's page works once and shortly; the session it opens lasts some hours. Digests only.

@@ -34,6 +34,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     book               the number of the entity's set of accounts
     blocks             what a restriction forbids; empty in every other state
     came_from          the state a restriction interrupted
+    contract, code     the partner's contract it came through and its code; "" for nobody's
     """
 
     id: str
@@ -53,6 +54,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     correlation: str
     created: datetime
     updated: datetime
+    contract: str = ""
+    code: str = ""
 
 
 class Move(msgspec.Struct, frozen=True):

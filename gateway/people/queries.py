@@ -1,4 +1,4 @@
-"""The SQL of clients. Knows the client and its events only."""
+"""The SQL of clients. Knows the client, its events, and whom it came through only."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ WHERE id || '@' || version = ANY($1::text[]) AND id = ANY(SELECT split_part(v, '
 ORDER BY id FOR SHARE
 """
 
-SELECT_CLIENT: Final = """
-SELECT id, version, caller, reference, brand, entity, book, country, currency, client_type, risk_band, state, blocks,
-       came_from, correlation, created, updated
-FROM gateway.client WHERE id = $1
+# With whom the client came through: the last attribution, and that contract's code.
+_CLIENTS: Final = """
+SELECT k.id, k.version, k.caller, k.reference, k.brand, k.entity, k.book, k.country, k.currency, k.client_type,
+       k.risk_band, k.state, k.blocks, k.came_from, k.correlation, k.created, k.updated,
+       coalesce(a.contract_id, '') AS contract, coalesce(c.code, '') AS code
+FROM gateway.client k
+LEFT JOIN LATERAL (SELECT contract_id FROM gateway.attribution x WHERE x.client_id = k.id
+                   ORDER BY since DESC LIMIT 1) a ON true
+LEFT JOIN gateway.contract c ON c.id = a.contract_id
 """
 
-SELECT_THESE: Final = """
-SELECT id, version, caller, reference, brand, entity, book, country, currency, client_type, risk_band, state, blocks,
-       came_from, correlation, created, updated
-FROM gateway.client WHERE id = ANY($1::text[])
-"""
+SELECT_CLIENT: Final = f"{_CLIENTS} WHERE k.id = $1"
+
+SELECT_THESE: Final = f"{_CLIENTS} WHERE k.id = ANY($1::text[])"
 
 # Newest first: $1 the cursor, $2 entities or null for all, $3 state or '', $4 caller and $5 reference or ''.
-SELECT_CLIENTS: Final = """
-SELECT id, version, caller, reference, brand, entity, book, country, currency, client_type, risk_band, state, blocks,
-       came_from, correlation, created, updated
-FROM gateway.client
-WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
-  AND ($5 = '' OR reference_key = $4 || ':' || $5)
-ORDER BY id DESC LIMIT $6
+SELECT_CLIENTS: Final = f"""{_CLIENTS}
+WHERE ($1 = '' OR k.id < $1) AND ($2::text[] IS NULL OR k.entity = ANY($2)) AND ($3 = '' OR k.state = $3)
+  AND ($5 = '' OR k.reference_key = $4 || ':' || $5)
+ORDER BY k.id DESC LIMIT $6
 """
 
 SELECT_CLIENT_EVENTS: Final = """

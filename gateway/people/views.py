@@ -21,11 +21,35 @@ CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3,5}$", max_length=5)]
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
+Code = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{2,31}$", max_length=32)]
+Label = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$", max_length=64)]
+# An address without a query: what stands behind a question mark may name a person.
+Landing = Annotated[str, Meta(pattern="^[A-Za-z0-9/._~:-]{1,200}$", max_length=200)]
+PlanId = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]{0,31}$", max_length=32)]
+
+
+class CameThrough(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What registration knew of how the client came. Kept as given; no personal data.
+
+    code     the code of a partner's contract with the client's brand
+    landing  the page the client landed on, without its query
+    """
+
+    code: Code
+    channel: Label | None = None
+    campaign: Label | None = None
+    landing: Landing | None = None
+
+
 class NewClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A client to be made known.
 
     reference  the caller's own id of the client; unique for the caller, and not personal data
     brand      decides the legal entity, and with it the books
+
+    attribution  through whom the client came; absent: through nobody. It is never changed later
     """
 
     reference: Reference
@@ -34,6 +58,7 @@ class NewClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     currency: CurrencyCode
     client_type: Literal["individual", "corporate"] = "individual"
     risk_band: RiskBand = "medium"
+    attribution: CameThrough | None = None
 
 
 class MoveClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +72,13 @@ class MoveClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     expected_version: Annotated[int, Meta(ge=1)]
     reason: Reason
     blocks: Annotated[tuple[Block, ...], Meta(max_length=4)] = ()
+
+
+class AttributionView(msgspec.Struct, frozen=True):
+    """Through which contract, by which code, a client came."""
+
+    contract: str
+    code: str
 
 
 class ClientView(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +95,7 @@ class ClientView(msgspec.Struct, frozen=True, kw_only=True):
     risk_band: str
     state: State
     blocks: tuple[str, ...]
+    attribution: AttributionView | None
     created: datetime
     updated: datetime
 
@@ -94,6 +127,7 @@ def client_view(client: Client) -> ClientView:
         risk_band=client.risk_band,
         state=client.state,
         blocks=client.blocks,
+        attribution=AttributionView(client.contract, client.code) if client.contract else None,
         created=client.created,
         updated=client.updated,
     )

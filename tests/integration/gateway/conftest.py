@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -25,14 +27,27 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from config.rulebook import ApprovalPolicy, Brand, Entity, Onboarding, Role, Rulebook
+from config.load import hash_of
+from config.rulebook import (
+    ApprovalPolicy,
+    Brand,
+    Entity,
+    Onboarding,
+    Plan,
+    PlanRate,
+    Role,
+    Rulebook,
+    SymbolGroup,
+)
 from gateway.control import access, audit, keys
+from gateway.control import rulebook as rulebooks
 from gateway.control.access import SCOPES
 from gateway.control.idempotency import Answer, Idem, claimed
 from gateway.control.refusals import Refusal
 from gateway.flows import onboarding
 from gateway.flows.approving import Approving
 from gateway.flows.outbox import Emitter
+from gateway.flows.partnering import Partnering
 from gateway.flows.views import Amount, NewAccount, NewDeposit, RouteView
 from gateway.flows.webhooks_out import Subscriptions
 from gateway.http.app import ROUTES, build
@@ -44,15 +59,16 @@ from gateway.metrics import GatewayMetrics
 from gateway.people.visits import Visits
 from ledger.ids import Ids
 from ledger.journal import Numbers
-from ledger.lane import Lane
-from ledger.units import Unit
+from ledger.lane import Lane, LaneLimits
+from ledger.units import Change, Unit
 from tests.support.servers import Database
 
 PEPPER = b"pepper of the tests"
 DESCRIBED = msgspec.json.decode(document(ROUTES, "0"))
 
 BOOK = Rulebook(
-    hash="a" * 64,
+    hash=hash_of(b"{}"),
+    source=b"{}",
     entities=(
         Entity(id="fx-eu", name="FX EU", jurisdiction="CY", book=1, currency="EUR"),
         Entity(id="fx-int", name="FX INT", jurisdiction="SC", book=2, currency="USD"),
@@ -60,6 +76,7 @@ BOOK = Rulebook(
     brands=(
         Brand(id="northgate", entity="fx-eu", name="Northgate"),
         Brand(id="southbank", entity="fx-int", name="Southbank"),
+        Brand(id="eastwind", entity="fx-int", name="Eastwind"),
     ),
     roles=(
         Role(id="everything", scopes=tuple(SCOPES), approves=("client.move",)),
@@ -67,6 +84,15 @@ BOOK = Rulebook(
         Role(id="reader", scopes=("clients:read",)),
         Role(id="compliance", scopes=tuple(SCOPES), approves=("client.move",)),
         Role(id="operations", scopes=tuple(SCOPES)),
+    ),
+    symbol_groups=(SymbolGroup(id="fx-majors", symbols=("EURUSD", "GBPUSD")),),
+    plans=tuple(
+        Plan(id=id, currency=unit, rates=(PlanRate(group="fx-majors", per_lot=rate),))
+        for id, unit, rate in (
+            ("eu-partner", "EUR", "5"),
+            ("eu-master", "EUR", "8"),
+            ("int-partner", "USD", "5"),
+        )
     ),
     onboarding=Onboarding(approval=(ApprovalPolicy(kind="client.move", needed=1, expiry_s=3600),)),
 )
@@ -199,6 +225,27 @@ class Api:
         assert answer.status == 201, await answer.text()
         return dict(await answer.json())
 
+    async def new_partner(self, reference: str = "p-1", **fields: object) -> dict[str, Any]:
+        """A partner made known; returns its view."""
+        answer = await self.call("POST", "/v1/partners", {"reference": reference, **fields})
+        assert answer.status == 201, await answer.text()
+        return dict(await answer.json())
+
+    async def ask_contract(
+        self, partner: Mapping[str, object], *, token: str | None = None, key: str = "",
+        **fields: object,
+    ) -> aiohttp.ClientResponse:  # fmt: skip
+        """Ask for a contract with the brand of the EU."""
+        body = {"brand": "northgate", "currency": "EUR", "plan": "eu-partner", **fields}
+        path = f"/v1/partners/{partner['id']}/contracts"
+        return await self.call("POST", path, body, token=token, key=key)
+
+    async def new_contract(self, reference: str = "p-1", **fields: object) -> dict[str, Any]:
+        """A contract of a new partner; returns the contract's view."""
+        answer = await self.ask_contract(await self.new_partner(reference), **fields)
+        assert answer.status == 201, await answer.text()
+        return dict(await answer.json())
+
     async def move(
         self, client: Mapping[str, object], to: str, *, token: str | None = None, **fields: object
     ) -> aiohttp.ClientResponse:
@@ -230,12 +277,20 @@ async def serving(
     """Put the application together and serve it on a free loopback port."""
     clock = Clock()
     ids = Ids(lambda: int((time.time() + clock.skew_s) * 1000), os.urandom)
-    lane = Lane("tests", lambda: asyncpg.connect(database.daemon_dsn), Numbers(), time.monotonic)
+    connect = partial(asyncpg.connect, database.daemon_dsn)
+    lane = Lane("tests", connect, Numbers(), time.monotonic)
+    one = LaneLimits(batch_max=1)
+    command_lane = Lane("tests:commands", connect, Numbers(), time.monotonic, one)
+    async with pool.acquire() as conn:
+        start = audit.Command(keys.operator("root"), "start", "test", clock.now())
+        await rulebooks.agree(conn, BOOK, start, ids, adopt=False)
     granted, findings = access.compile(BOOK)
     assert not findings
     emit = Emitter(clock.now)
     flow = onboarding.Onboarding(lane, pool, BOOK, ids, emit, clock.now)
     deposits = FakeDeposits(lane)
+
+    metrics = GatewayMetrics(CollectorRegistry())
 
     async def refresh() -> None:
         """Nothing to ask."""
@@ -252,15 +307,18 @@ async def serving(
         deposits=deposits,
         accounts=FakeAccounts(),
         onboarding=flow,
+        partnering=Partnering(
+            command_lane, pool, BOOK, Change(rulebooks.RULEBOOK, (BOOK.hash,)), ids, clock.now
+        ),
         approving=Approving(lane, pool, ids, emit, flow.appliers, clock.now),
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
         sessions=lambda: (),
         readiness=lambda: Readiness("ready"),
-        metrics=GatewayMetrics(CollectorRegistry()),
+        metrics=metrics,
         refresh_metrics=refresh,
         version="0",
     )
-    writing = asyncio.create_task(lane.run())
+    writing = asyncio.gather(lane.run(), command_lane.run())
     try:
         async with TestClient(TestServer(build(parts))) as client:
             maker = keys.KeyMaker(granted, ids, os.urandom, PEPPER)
@@ -268,6 +326,7 @@ async def serving(
             yield Api(client, parts, pool, clock, lane, deposits, maker, owner)
     finally:
         lane.close()
+        command_lane.close()
         async with asyncio.timeout(10):
             await writing
 

@@ -32,6 +32,7 @@ async def run_all(api: Api) -> dict[str, str]:
     client = await api.new_client()
     view = await api.walk(client, "registered", "kyc_pending", "kyc_under_review")
     approval = await (await api.move(view, "approved")).json()
+    contract = await api.new_contract()
     checker = await api.key(role="compliance", owner="desk", person="bob")
     order = {"decision": "approve", "reason": "fine"}
     decided = await api.call("POST", f"/v1/approvals/{approval['id']}/decide", order, token=checker)
@@ -55,6 +56,8 @@ async def run_all(api: Api) -> dict[str, str]:
     return {
         "client.create": str(client["id"]),
         "client.move": str(client["id"]),
+        "partner.create": contract["partner"],
+        "contract.create": contract["id"],
         "approval.decide": str(approval["id"]),
         "item.resolve": item,
         "subscriber.set": "shop",
