@@ -74,21 +74,22 @@ class Dealer:
             return 0
         now_ms = self._wall.utc_ms()
         numbers = Numbers(self._books.last_ticket, self._books.last_order)
-        fresh: dict[int, Trade] = {}
+        pending: dict[int, Trade] = {}  # as they will be once this tick is recorded
         records: list[Trade] = []
-        while len(fresh) < count:
-            utc_ms = now_ms - int(TICK_S * 1000) * (count - len(fresh) - 1) // count
+        new = 0
+        while new < count:
+            utc_ms = now_ms - int(TICK_S * 1000) * (count - new - 1) // count
             made = dealing.happens(holders, numbers, Moment(utc_ms, self._wall.wall_ms))
-            fresh |= {deal.ticket: deal for deal in made}
+            new += len(made)
+            pending |= {deal.ticket: deal for deal in made}
             records += made
             ticket = dealing.touched()
-            deal = None if ticket is None else fresh.get(ticket) or self._books.tape.get(ticket)
+            deal = None if ticket is None else pending.get(ticket) or self._books.tape.get(ticket)
             if deal is not None:
-                records.append(dealing.edited(deal))
-                if deal.ticket in fresh:
-                    fresh[deal.ticket] = records[-1]
+                pending[deal.ticket] = dealing.edited(deal)
+                records.append(pending[deal.ticket])
         self._books.record(*records)
-        return len(fresh)
+        return new
 
     def _holders(self, terms: Terms) -> list[Holder]:
         """Who deals, in the order of their numbers."""

@@ -185,11 +185,11 @@ class Dealing:
         if self._chance(self._terms.partials) and volume > position.what.step:
             steps = (volume - 1) // position.what.step
             volume = position.what.step * (1 + int(self._random.random() * steps))
+        price = self._market.price(position.what)
+        deal = self._deal(holder, position, numbers, (1 - position.side, OUT), volume, price)
         position.volume -= volume
         if position.volume == 0:
             held.remove(position)
-        price = self._market.price(position.what)
-        deal = self._deal(holder, position, numbers, (1 - position.side, OUT), volume, price)
         reason = self._any(CLOSING_REASONS)
         comment = {3: f"[sl {trades.decimal(price, deal.digits)}]",
                    4: f"[tp {trades.decimal(price, deal.digits)}]"}.get(reason, "")  # fmt: skip
