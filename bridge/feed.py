@@ -6,9 +6,10 @@ the next one is not asked for before it is landed. Whose deals they are, which o
 and that a deal has vanished from the platform, is not its to find out.
 
 The place is a second of the server's wall clock, so an hour that the clock skips or repeats needs
-care. While the measured offset is the one the place was reached with, a look reads from a little
-before the place to a little beyond now. When it has moved, the look begins earlier by all that may
-have been asked with the old offset, and ends beyond now by either offset: repeats cost nothing.
+care. While the measured offset is the one the place was reached with, a look reads from the place,
+a little before the end of the last look, to a little beyond now. When it has moved, the look begins
+earlier by all that may have been asked with an offset that held no more, and ends beyond now by
+either offset: repeats cost nothing.
 """
 
 from __future__ import annotations
@@ -43,18 +44,30 @@ SLICE_ROWS: Final = 250  # read at once, so that the loop is free after a few mi
 TOO_MUCH: Final = frozenset({"too-large", "timeout"})  # what a shorter window may heal
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """A walk after the offset has moved: to which offset, and where looks go on once it is over.
+
+    Deals made while the walk goes on have times that it may have passed already.
+    """
+
+    offset: int
+    next: int
+
+
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Where a feed stands; all that a restart needs.
 
-    reached   the second of the server's wall clock up to which deals were read; None at first
-    offset    the wall clock's offset from UTC when that was so; winter  its offset in winter
-    began     the second of the first look of all: nothing before it is ever read
-    swept     when recent deals were last looked at again, UTC seconds; deep  the same for old ones
+    next    the second of the server's wall clock where the next look begins; None at first
+    offset  the wall clock's offset from UTC when that was so; winter  its offset in winter
+    turn    the walk that a moved offset asks for, while it is under way
+    began   where the first look of all began, UTC seconds: earlier deals are never handed on
+    swept   when recent deals were last looked at again, UTC seconds; deep  the same for old ones
     """
 
-    reached: int | None = None
+    next: int | None = None
     offset: int = 0
     winter: int | None = None
+    turn: Turn | None = None
     began: int = 0
     swept: int = 0
     deep: int = 0
@@ -167,7 +180,7 @@ class Feed:
         self._seen = _Seen(terms.remembered_max)
         self._step_s = FIRST_STEP_S
         self._cursor = Cursor()
-        self._stored = 0  # the second the stored cursor had reached
+        self._stored = 0  # the place of the stored cursor
         self._recent: _Sweep | None = None
         self._deep: _Sweep | None = None
         self._ahead_s = 0  # of the server's clock before UTC, as last measured
@@ -193,7 +206,7 @@ class Feed:
         """Take up the place that the ledger knows."""
         stored = await self._opened()
         self._cursor = msgspec.json.decode(stored or b"{}", type=Cursor)
-        self._stored = self._cursor.reached or 0
+        self._stored = self._cursor.next or 0
 
     async def look(self) -> None:
         """Read all there is up to now, and one window of whatever is to be looked at again.
@@ -206,10 +219,10 @@ class Feed:
     def status(self) -> FeedStatus:
         """How the feed stands now."""
         reached, lag_s = None, None
-        if self._cursor.reached is not None:
-            second = self._cursor.reached - self._cursor.offset
-            reached = datetime.fromtimestamp(second, UTC)
-            lag_s = max(0.0, self._now().timestamp() + self._ahead_s - self._cursor.reached)
+        if self._cursor.next is not None:
+            second = self._cursor.next + self._terms.overlap_s
+            reached = datetime.fromtimestamp(second - self._cursor.offset, UTC)
+            lag_s = max(0.0, self._now().timestamp() + self._ahead_s - second)
         return FeedStatus(
             server=self._server,
             reached=reached,
@@ -222,31 +235,45 @@ class Feed:
         """Windows one after another from the place to beyond the server's now."""
         wall, there = await self._wall()
         cursor = self._placed(there, wall)
-        moved = cursor.offset != wall.offset_s
-        assert cursor.reached is not None
-        at = min(cursor.reached, there) - self._terms.overlap_s - (MOVED_BACK_S if moved else 0)
-        at = max(at, cursor.began)
-        horizon = there + max(0, cursor.offset - wall.offset_s)
-        edge = horizon + self._terms.ahead_s
+        at, turn = self._from(cursor, there, wall.offset_s)
+        back = there - self._terms.overlap_s
         arrived = msgspec.structs.replace(
-            cursor, reached=there, offset=wall.offset_s, winter=wall.winter_s
-        )
+            cursor, next=turn.next if turn else back, offset=wall.offset_s, winter=wall.winter_s,
+            turn=None,
+        )  # fmt: skip
+        horizon = there + max(0, cursor.offset - wall.offset_s)  # now, by either offset
+        edge = horizon + self._terms.ahead_s
         while at < edge:
             last = at + self._step_s >= horizon
             until = edge if last else at + self._step_s
-            on_way = msgspec.structs.replace(cursor, reached=until)  # by the offset it began with
+            place = min(until, horizon - self._terms.overlap_s)
+            on_way = msgspec.structs.replace(cursor, next=place, turn=turn)
             if await self._window(at, until, min(until, horizon) - at, arrived if last else on_way):
                 at = until
 
     def _placed(self, there: int, wall: WallClock) -> Cursor:
         """The cursor; at the very first look one that begins some history ago."""
-        if self._cursor.reached is not None:
+        if self._cursor.next is not None:
             return self._cursor
-        began, now_s = there - self._terms.history_s, wall.now_ms // 1000
+        first, now_s = there - self._terms.history_s, wall.now_ms // 1000
         return Cursor(
-            reached=began, offset=wall.offset_s, winter=wall.winter_s, began=began,
+            next=first, offset=wall.offset_s, winter=wall.winter_s, began=first - wall.offset_s,
             swept=now_s, deep=now_s,
         )  # fmt: skip
+
+    def _from(self, cursor: Cursor, there: int, offset_s: int) -> tuple[int, Turn | None]:
+        """Where a look begins; with the turn that it makes if the measured offset has moved."""
+        assert cursor.next is not None
+        turn, back = cursor.turn, there - self._terms.overlap_s
+        at = min(cursor.next, back)
+        if cursor.offset == offset_s:
+            turn = None
+        elif turn is not None and turn.offset == offset_s:
+            at = cursor.next  # taken up where it was broken off
+        else:
+            turn = Turn(offset=offset_s, next=back)
+            at -= MOVED_BACK_S
+        return max(at, _earliest(cursor)), turn
 
     async def _look_again(self) -> None:
         """One window of a sweep; the short one goes before the deep one, which takes long."""
@@ -269,9 +296,9 @@ class Feed:
 
     def _sweep_over(self, back_s: int) -> _Sweep:
         """A sweep over the last seconds before those that every look reads anyway."""
-        assert self._cursor.reached is not None
-        until = self._cursor.reached - self._terms.overlap_s
-        at = max(until - back_s, self._cursor.began)
+        until = self._cursor.next
+        assert until is not None
+        at = max(until - back_s, _earliest(self._cursor))
         return _Sweep(int(self._now().timestamp()), min(at, until), until)
 
     async def _swept(self, sweep: _Sweep, done: Cursor) -> bool:
@@ -297,10 +324,10 @@ class Feed:
             self._failed(no)
             self._step_s = max(STEP_MIN_S, min(self._step_s, span) // 2)
             return False
-        fit, unfit = await self._read(found)
+        fit, unfit = await self._read(found, after.began)
         if fit or unfit or self._worth_storing(after):
             await self._land(fit, unfit, msgspec.json.encode(after))
-            self._stored = after.reached or 0
+            self._stored = after.next or 0
         self._seen.add(row for row in found if row.ticket)
         self._cursor = after
         self._step_s = self._fitting(rows, max(span, 1))
@@ -310,8 +337,8 @@ class Feed:
 
     def _worth_storing(self, after: Cursor) -> bool:
         """Whether a place without new deals should survive a restart."""
-        same = msgspec.structs.replace(after, reached=self._cursor.reached)
-        return same != self._cursor or abs((after.reached or 0) - self._stored) >= STORED_EVERY_S
+        same = msgspec.structs.replace(after, next=self._cursor.next)
+        return same != self._cursor or abs((after.next or 0) - self._stored) >= STORED_EVERY_S
 
     def _fitting(self, rows: int, span: int) -> int:
         """The next window's seconds: twice the last at most, and no more rows than are wanted."""
@@ -340,9 +367,10 @@ class Feed:
             count += len(answer.rows)
         return count, repeats, list(found.values())
 
-    async def _read(self, found: Sequence[_Look]) -> tuple[list[Deal], list[Unfit]]:
+    async def _read(self, found: Sequence[_Look], began: int) -> tuple[list[Deal], list[Unfit]]:
         """Rows as deals in the order of the server's clock, and those that do not fit."""
         wall, _ = await self._wall()
+        first = datetime.fromtimestamp(began, UTC)
         fit: list[Deal] = []
         unfit: list[Unfit] = []
         for begin in range(0, len(found), SLICE_ROWS):
@@ -350,7 +378,7 @@ class Feed:
                 read = deals.read(row.raw, wall.utc_ms)
                 if isinstance(read, Unfit):
                     unfit.append(read)
-                else:
+                elif read.at >= first:
                     fit.append(read)
             await asyncio.sleep(0)
         fit.sort(key=lambda deal: (deal.server_ms, deal.ticket))
@@ -382,3 +410,10 @@ class Feed:
     def _failed(self, no: Fault) -> None:
         self._last_error = str(no)
         self._observer.feed_failed(self._server, no.reason)
+
+
+def _earliest(cursor: Cursor) -> int:
+    """The first second of the wall clock, by any of its offsets, that may hold a deal of ours."""
+    return cursor.began + min(
+        cursor.offset, cursor.offset if cursor.winter is None else cursor.winter
+    )

@@ -17,7 +17,7 @@ import msgspec
 Daylight = Literal["eu", "us", "none"]
 
 SUMMER_S: Final = 3600
-FRESH_S: Final = 1800  # a deal this young was written with the offset that holds now
+FRESH_S: Final = 1800  # a deal this young was written with the offset that is measured now
 AHEAD_S: Final = 900  # how far the server's clock may be wrong: half of the finest time zone, twice
 UNSURE_S: Final = 86_400  # this close to a switch, rule and measurement may disagree for a while
 
@@ -37,13 +37,11 @@ class WallClock(msgspec.Struct, frozen=True, kw_only=True):
     def utc_ms(self, server_ms: int) -> int:
         """A moment of the wall clock, in milliseconds, as UTC.
 
-        What is fresh has the measured offset, whatever the rule says. What is older has the offset
-        of the rule for its own time: a walk after an outage may cross a switch.
+        It has the offset of the rule for its own time: a walk after an outage may cross a switch.
+        Where the clock does not follow the rule just now, what is fresh has the measured offset.
         """
         measured = server_ms - self.offset_s * 1000
-        if self.now_ms - FRESH_S * 1000 <= measured <= self.now_ms + AHEAD_S * 1000:
-            return measured
-        if self.daylight == "none":
+        if self.daylight == "none" or (not self._follows() and self._fresh(measured)):
             return measured
         found = self._candidates(server_ms)
         if len(found) == 1:
@@ -52,6 +50,14 @@ class WallClock(msgspec.Struct, frozen=True, kw_only=True):
         if not past or measured in past:  # no such hour in spring; or the hour of autumn, twice
             return measured
         return max(past)
+
+    def _follows(self) -> bool:
+        """Whether the measured offset is that of the rule."""
+        summer_s = SUMMER_S if is_summer(self.daylight, self.now_ms // 1000) else 0
+        return self.offset_s == self.winter_s + summer_s
+
+    def _fresh(self, measured: int) -> bool:
+        return self.now_ms - FRESH_S * 1000 <= measured <= self.now_ms + AHEAD_S * 1000
 
     def _candidates(self, server_ms: int) -> list[int]:
         """The moments at which, by the rule, the wall clock showed this: none, one or two."""
