@@ -176,13 +176,16 @@ async def test_a_fault_that_makes_no_sense_is_refused(field: Field, body: str) -
 
 
 @asynccontextmanager
-async def process(folder: Path, groups: Path) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+async def process(
+    folder: Path, groups: Path, *more: str
+) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
     """The simulator as its own process, with the line it prints once it listens."""
     code = "from bridge.sim.mt5 import main; main()"
     arguments = [
         *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--groups", str(groups)),
         *("--state", str(folder / "journal"), "--manager", str(MANAGER)),
         *("--password-file", str(folder / "password")),
+        *more,
     ]
     made = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, *arguments, stdout=asyncio.subprocess.PIPE
@@ -221,6 +224,30 @@ async def test_the_books_survive_the_death_of_the_process(
             assert [account["login"] for account in (await answer.json())["accounts"]] == [100_001]
         made.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(made.wait(), 20) == 0
+
+
+async def test_the_command_line_can_ask_for_deals(tmp_path: Path, certificate: Certificate) -> None:
+    """A server may deal from its start; it waits for its first account."""
+    Field(tmp_path, certificate)
+    groups = tmp_path / "groups.json"
+    groups.write_bytes(msgspec.json.encode([EUR]))
+    options = ("--deals-per-s", "50", "--deals-seed", "7", "--deals-symbols", "EURUSD,US500")
+    async with (
+        process(tmp_path, groups, *options, "--deals-edits", "0.5") as (_, started),
+        aiohttp.ClientSession(started["admin"]) as admin,
+        admin.get("/deals") as answer,
+    ):
+        state = await answer.json()
+    assert (state["running"], state["last"]) == (True, 100_000)
+    asked = {name: state["terms"][name] for name in ("seed", "per_s", "symbols", "edits")}
+    assert asked == {"seed": 7, "per_s": 50.0, "symbols": ["EURUSD", "US500"], "edits": 0.5}
+
+
+def test_a_share_that_is_none_is_refused(tmp_path: Path) -> None:
+    """The command line says what is wrong with the terms of dealing."""
+    needed = ["--state", str(tmp_path / "x"), "--manager", "1", "--password-file", "x"]
+    with pytest.raises(SystemExit):
+        main([*needed, "--deals-per-s", "5", "--deals-late", "2"])
 
 
 def test_the_command_line_says_what_is_missing() -> None:
