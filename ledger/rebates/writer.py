@@ -81,12 +81,14 @@ def numbered(computed: Computed, batch: int, first_line: int) -> Numbered:
 async def open_accounts(
     conn: asyncpg.Connection, numbers: Numbers, book: int, inputs: Inputs
 ) -> Mapping[str, int]:
-    """The number of each contract's accrued account; missing ones are opened."""
+    """The number of each contract's accrued account; missing ones and the expense's are opened."""
     names = {
         contract.id: (book, AccountName("partner_accrued", contract.id, contract.currency))
         for contract in inputs.contracts.values()
     }
-    known = await numbers.accounts(conn, names.values())
+    currencies = {contract.currency for contract in inputs.contracts.values()}
+    house = [(book, AccountName("rebate_expense", "", currency)) for currency in currencies]
+    known = await numbers.accounts(conn, [*names.values(), *house])
     return {contract: known[name].id for contract, name in names.items()}
 
 
