@@ -39,6 +39,18 @@ SELECT u.owner, u.book_id, held.currency, held.accrued, held.held, held.payable,
  ORDER BY u.place
 """
 
+# $1, $2: books and contracts; $3: the number of the kind of accrued accounts.
+MOVED_SILENTLY: Final = """
+SELECT u.book_id, u.owner
+  FROM unnest($1::smallint[], $2::text[]) AS u (book_id, owner)
+  JOIN ledger.account a ON a.book_id = u.book_id AND a.owner = u.owner AND a.kind = $3
+ CROSS JOIN LATERAL (
+       SELECT c.net FROM ledger.contract_batch c
+        WHERE c.book_id = a.book_id AND c.account_id = a.id
+        ORDER BY c.batch DESC LIMIT 1) newest
+ WHERE newest.net = 0
+"""
+
 # As of a closed moment: $3 the moment, $7 its UTC day. A batch belongs to the moment by its time,
 # which never falls from one batch of a book to the next; the balances are those of the books.
 CONTRACT_BALANCES_AS_OF: Final = """
@@ -152,3 +164,85 @@ SELECT {_LINE}
   LEFT JOIN ledger.deal d
     ON d.book_id = r.book_id AND d.feed = r.feed AND d.no = r.deal_no AND r.concerned_no > 0
 """  # noqa: S608 - made of constants
+
+# $1 books, $2 the moment or null, $3..$5 the three kinds of account. What was earned is summed from
+# what batches did to contracts, apart from the accounts.
+LIABILITY: Final = """
+SELECT a.book_id, a.currency,
+       coalesce(sum(b.sign * p.balance) FILTER (WHERE a.kind = $3), 0)::bigint AS accrued,
+       coalesce(sum(b.sign * p.balance) FILTER (WHERE a.kind = $4), 0)::bigint AS held,
+       coalesce(sum(b.sign * p.balance) FILTER (WHERE a.kind = $5), 0)::bigint AS payable,
+       coalesce(sum(c.net), 0)::bigint AS earned, count(DISTINCT a.owner) AS contracts
+  FROM ledger.account a
+  JOIN ledger.balance b ON b.book_id = a.book_id AND b.account_id = a.id
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN $2::timestamptz IS NULL THEN b.version
+                   ELSE ledger.version_as_of(a.book_id, a.id, $2) END AS version) v
+  LEFT JOIN ledger.posting p
+    ON p.book_id = a.book_id AND p.account_id = a.id AND p.version = v.version
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN $2::timestamptz IS NULL
+              THEN (SELECT sum(d.net) FROM ledger.contract_day d
+                     WHERE d.book_id = a.book_id AND d.account_id = a.id)
+              ELSE (SELECT sum(k.net)
+                      FROM ledger.contract_batch k
+                      JOIN ledger.accrual_batch n ON n.book_id = k.book_id AND n.batch = k.batch
+                     WHERE k.book_id = a.book_id AND k.account_id = a.id AND n.at <= $2)
+              END AS net) c
+ WHERE a.book_id = ANY($1::smallint[]) AND a.kind IN ($3, $4, $5)
+ GROUP BY a.book_id, a.currency
+ ORDER BY a.book_id, a.currency
+"""
+
+# -- evidence: what a batch's lines follow from --------------------------------------------------
+
+BATCH: Final = """
+SELECT b.book_id, b.batch, b.feed, f.server, b.first_deal, b.last_deal, b.day, b.inputs, b.at
+  FROM ledger.accrual_batch b JOIN ledger.feed_cursor f ON f.feed = b.feed
+ WHERE b.book_id = $1 AND b.batch = $2
+"""
+# $1 book, $2 feed, $3 and $4 first and last deal.
+LINES_OF_BATCH: Final = """
+SELECT r.no, r.deal_no, r.concerned_no, a.owner, r.kind, r.level, r.reason, r.plan, r.amount
+  FROM ledger.rebate_line r
+  JOIN ledger.account a ON a.book_id = r.book_id AND a.id = r.account_id
+ WHERE r.book_id = $1 AND r.feed = $2 AND r.deal_no BETWEEN $3 AND $4
+ ORDER BY r.no
+"""
+# The batches of a book before $2 and of days from $3 on and before $4, as runs of deals under one
+# version of the inputs.
+RUNS: Final = """
+SELECT r.feed, f.server, r.inputs, min(r.first_deal) AS first_deal, max(r.last_deal) AS last_deal,
+       min(r.at) AS at
+  FROM (SELECT s.*, count(*) FILTER (WHERE s.breaks) OVER (PARTITION BY s.feed ORDER BY s.batch) AS run
+          FROM (SELECT b.*, (lag(b.last_deal) OVER w + 1, lag(b.inputs) OVER w)
+                            IS DISTINCT FROM (b.first_deal, b.inputs) AS breaks
+                  FROM ledger.accrual_batch b
+                 WHERE b.book_id = $1 AND b.batch < $2 AND b.day >= $3 AND b.day < $4
+                WINDOW w AS (PARTITION BY b.feed ORDER BY b.batch)) s) r
+  JOIN ledger.feed_cursor f ON f.feed = r.feed
+ GROUP BY r.feed, f.server, r.inputs, r.run
+ ORDER BY min(r.batch)
+"""
+LOGINS: Final = """
+SELECT DISTINCT login FROM ledger.deal
+ WHERE book_id = $1 AND feed = $2 AND no BETWEEN $3 AND $4 AND action < 2 ORDER BY login
+"""
+# Closing deals that earn alike: $5 the logins, $6 the moments at which anything dated changes.
+ALIKE: Final = """
+SELECT login, symbol, closed, min(at) AS at, count(*) AS n
+  FROM ledger.deal
+ WHERE book_id = $1 AND feed = $2 AND no BETWEEN $3 AND $4 AND version = 1 AND action < 2
+   AND closed > 0 AND login = ANY($5::bigint[])
+ GROUP BY login, symbol, closed, width_bucket(at, $6::timestamptz[])
+"""
+# Edits that earn something else than the version before them: only another time can do that.
+MOVED_EDITS: Final = """
+SELECT d.no
+  FROM ledger.deal d
+  JOIN ledger.deal p
+    ON p.book_id = d.book_id AND p.feed = d.feed AND p.ticket = d.ticket AND p.phase = d.phase
+   AND p.version = d.version - 1
+ WHERE d.book_id = $1 AND d.feed = $2 AND d.no BETWEEN $3 AND $4 AND d.version > 1 AND d.at <> p.at
+ ORDER BY d.no
+"""

@@ -108,6 +108,18 @@ async def contract_balances_as_of(
     return [_balances(row) for row in rows]
 
 
+async def moved_silently(
+    conn: asyncpg.Connection, contracts: Sequence[tuple[int, str]]
+) -> frozenset[tuple[int, str]]:
+    """Those of these (book, contract) whose newest batch added lines and moved no account.
+
+    Of all others it holds that whoever knows a version of theirs knows all that came with it.
+    """
+    books, ids = [book for book, _ in contracts], [contract for _, contract in contracts]
+    rows = await conn.fetch(q.MOVED_SILENTLY, books, ids, KINDS[0])
+    return frozenset((row["book_id"], row["owner"]) for row in rows)
+
+
 async def lines(
     conn: asyncpg.Connection, book: int, contract: str, after: int, limit: int
 ) -> list[Line]:
