@@ -17,13 +17,16 @@ from random import Random
 import msgspec
 import pytest
 
+from bridge.mt5 import deals as reader
 from bridge.sim import tape as tapes
 from bridge.sim.books import Books, Deal, Group, User
 from bridge.sim.clock import Setting, Wall
 from bridge.sim.dealer import Dealer
 from bridge.sim.dealing import ADJUSTMENT, LATE_MAX_S, Dealing, Terms
+from bridge.sim.market import INSTRUMENTS
 from bridge.sim.tape import Tape
 from bridge.sim.trades import BALANCE, IN, INOUT, OUT, OUT_BY, Trade, row
+from ledger import facts
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 MANAGER = 1007
@@ -316,6 +319,17 @@ def test_the_profit_of_a_closing_is_what_the_price_moved(books: Books) -> None:
         quote = Decimal(points).scaleb(-deal.digits) * deal.contract * deal.volume / 10**8
         exact = (quote * deal.rate_e8 / 10**8).scaleb(deal.money_digits)
         assert 0 <= exact - deal.profit < 1
+
+
+def test_the_product_reads_every_row_as_it_was_meant(books: Books) -> None:
+    """The bridge finds each deal fit, with its volumes, money and true moment."""
+    play(books, 1_000, msgspec.structs.replace(BUSY, symbols=tuple(INSTRUMENTS)))
+    for deal in deals_of(books):
+        read = reader.read(row(deal), lambda wall_ms: wall_ms - 10_800_000)
+        assert isinstance(read, facts.Deal)
+        assert (read.volume, read.closed, read.flags) == (deal.volume, deal.closed, deal.flags)
+        assert read.profit + read.commission + read.swap + read.fee == deal.moved
+        assert round(read.at.timestamp() * 1000) == deal.utc_ms
 
 
 # --- the tape ------------------------------------------------------------------------------------
