@@ -131,6 +131,16 @@ class Lanes(Section, frozen=True, kw_only=True):
     )
 
 
+class Live(Section, frozen=True, kw_only=True):
+    """Streams of partners' balances."""
+
+    subscribers_max: Count = 5_000  # streams of this process; beyond it callers come back later
+    per_s: Annotated[float, Meta(gt=0, le=100)] = 4.0  # events of one partner
+    poll_s: Annotated[float, Meta(gt=0, le=60)] = 1.0  # reads of the ledger while Redis is lost
+    ping_s: Annotated[float, Meta(gt=0, le=300)] = 15.0  # a silent stream says that it lives
+    write_s: Annotated[float, Meta(gt=0, le=300)] = 10.0  # unread for longer: the reader is dropped
+
+
 class Process(Section, frozen=True, kw_only=True):
     """What this process does, and how it ends."""
 
@@ -157,6 +167,7 @@ class Settings(Section, frozen=True, kw_only=True):
     platforms: dict[Id, PlatformServer] = {}
     psps: dict[Id, PspServer] = {}
     lanes: Lanes = Lanes()
+    live: Live = Live()
     process: Process = Process()
     log: Log = Log()
 

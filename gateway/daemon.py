@@ -44,6 +44,7 @@ from gateway.flows.approving import Approving
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.faults import away
+from gateway.flows.live import Live, LiveLimits
 from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Emitter, Outbox
 from gateway.flows.partnering import Partnering
@@ -52,6 +53,7 @@ from gateway.flows.provisioning import AccountMaker, Accounts
 from gateway.flows.refunds import Refunds
 from gateway.flows.resolving import Resolver
 from gateway.flows.settlement import Composer
+from gateway.flows.waking import Channel
 from gateway.flows.webhooks_out import Subscriptions, WebhooksOut
 from gateway.http import app
 from gateway.http.auth import Keys
@@ -259,6 +261,7 @@ class House:
 
     def assemble(self, redis: Redis, transport: Transport, told: aiohttp.ClientSession) -> None:
         """Build every room from its parts."""
+        self.live = self._live(redis)
         self.composer = Composer(
             self.book.routing, self.replica, self.ids, self.emit, self.clocks.now
         )
@@ -286,6 +289,20 @@ class House:
             self._platform(each.id, each.settle_time_s)
         commands = "api" in self.settings.process.roles
         self.app = app.build(self._parts(redis), commands=commands)
+
+    def _live(self, redis: Redis) -> Live:
+        """The hub of live balances; whoever commits a batch tells it."""
+        wanted = self.settings.live
+        limits = LiveLimits(
+            subscribers_max=wanted.subscribers_max, per_s=wanted.per_s, poll_s=wanted.poll_s,
+            ping_s=wanted.ping_s, write_s=wanted.write_s,
+        )  # fmt: skip
+        live = Live(
+            self.pool, Channel(redis, self.replica, wanted.poll_s), limits, self.clocks.now,
+            self.clocks.monotonic, self.metrics,
+        )  # fmt: skip
+        self.life.watch("live", live.trouble)
+        return live
 
     def _attempts(self, transport: Transport) -> tuple[Attempts, Breakers]:
         connectors = _compiled(load_connectors(load_taxonomy()))
@@ -382,7 +399,8 @@ class House:
             subscriptions=Subscriptions(
                 self.counted, self.pool, self.ids, self._key(), self.clocks.now
             ),
-            sessions=self._sessions, readiness=self.life.readiness, metrics=self.metrics,
+            live=self.live, sessions=self._sessions, readiness=self.life.readiness,
+            metrics=self.metrics,
             refresh_metrics=self._refresh_metrics, version=version("brokerd"),
             body_bytes_max=self.settings.http.body_bytes_max,
         )  # fmt: skip
@@ -438,6 +456,7 @@ class House:
         parts = self.settings.process.roles
         services: list[tuple[str, Coroutine[Any, Any, None]]] = [
             ("loop", watch_loop(self.metrics, self.clocks.monotonic)),
+            ("live", self.live.run()),
         ]
         if "api" in parts:
             services.append(("resolver", self.resolver.run()))

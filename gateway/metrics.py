@@ -26,6 +26,7 @@ _REQUEST_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 _PEER_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 _BATCH_UNITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_TOLD_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 _LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
 Metric = Counter | Gauge | Histogram
@@ -51,6 +52,7 @@ class GatewayMetrics:
         self._http(registry)
         self._books(registry)
         self._peers(registry)
+        self._live(registry)
         self._outcomes(registry)
         self._house(registry)
 
@@ -117,6 +119,22 @@ class GatewayMetrics:
         self.sessions = Gauge(
             "brokerd_platform_session", "1 for the state a manager session is in, else 0.",
             ["server", "state"], registry=registry,
+        )  # fmt: skip
+
+    def _live(self, registry: CollectorRegistry) -> None:
+        self.stream_readers = Gauge(
+            "brokerd_stream_readers", "Readers of partners' streams.", registry=registry
+        )
+        self.stream_events = Counter(
+            "brokerd_stream_events", "Events handed to readers of streams.", registry=registry
+        )
+        self.stream_seconds = Histogram(
+            "brokerd_stream_seconds", "From a batch's commit to its event for all who read it.",
+            buckets=_TOLD_S, registry=registry,
+        )  # fmt: skip
+        self.stream_dropped = Counter(
+            "brokerd_stream_dropped", "Readers dropped because they did not read in time.",
+            registry=registry,
         )  # fmt: skip
 
     def _outcomes(self, registry: CollectorRegistry) -> None:
@@ -210,6 +228,20 @@ class GatewayMetrics:
         """A manager session is in this state now."""
         for each in SessionState:
             self.sessions.labels(server, each.value).set(1 if each is state else 0)
+
+    def watched(self, readers: int) -> None:
+        """So many read streams now."""
+        self.stream_readers.set(readers)
+
+    def told(self, readers: int, seconds: float | None) -> None:
+        """An event went to so many; seconds since the commit that caused it, if one did."""
+        self.stream_events.inc(readers)
+        if seconds is not None:
+            self.stream_seconds.observe(seconds)
+
+    def reader_dropped(self) -> None:
+        """A reader of a stream did not read in time."""
+        self.stream_dropped.inc()
 
     def outbox(self, rows: Iterable[tuple[str, str, int, datetime]], now: datetime) -> None:
         """The outbox as counted: lane, state, rows, when the oldest was made."""

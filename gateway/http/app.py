@@ -6,6 +6,7 @@ names functions that live elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -21,7 +22,17 @@ from gateway.control.views import (
 )
 from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
-from gateway.http import accounts, books, clients, control, deposits, events, house, partners
+from gateway.http import (
+    accounts,
+    books,
+    clients,
+    control,
+    deposits,
+    events,
+    house,
+    partners,
+    stream,
+)
 from gateway.http.calls import Call
 from gateway.http.openapi import document
 from gateway.http.parts import Parts, Readiness
@@ -226,6 +237,13 @@ ROUTES: Final = (
         summary="Name the address of one's webhooks", request=SubscriptionOrder,
         responses={200: Subscription}, problems=("webhook-url",),
     ),
+    # live
+    Route(
+        method="GET", path="/v1/partners/{id}/stream", scope="partners:read",
+        handler=stream.stream, partners=True, streams=True,
+        summary="Watch a partner's balances: Server-Sent Events, each the whole state",
+        responses={200: None},
+    ),
     # providers
     Route(
         method="POST", path="/v1/psps/{psp}/webhooks", scope=PUBLIC, handler=house.notice,
@@ -271,7 +289,17 @@ def build(parts: Parts, *, commands: bool = True) -> web.Application:
         if route.path.startswith("/v1/") and not commands:
             continue
         app.router.add_route(route.method, route.path, Serving(route, parts).answer)
+    app.on_shutdown.append(_close_streams(parts))
     return app
+
+
+def _close_streams(parts: Parts) -> Callable[[web.Application], Awaitable[None]]:
+    """Streams have no end of their own: they are ended before requests under way are waited for."""
+
+    async def close(_: web.Application) -> None:
+        parts.live.close()
+
+    return close
 
 
 def _outside(parts: Parts) -> Middleware:

@@ -172,7 +172,9 @@ def _answers(route: Route, schemas: Mapping[Any, Any]) -> dict[str, object]:
     answers: dict[str, object] = {}
     for status, kind in route.responses.items():
         answer: dict[str, object] = {"description": route.summary}
-        if kind is None:
+        if route.streams:
+            answer["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        elif kind is None:
             answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
         else:
             answer["content"] = {"application/json": {"schema": schemas[kind]}}

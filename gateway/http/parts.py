@@ -18,6 +18,7 @@ from config.rulebook import Rulebook
 from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.views import Decide, ResolveItem
+from gateway.flows.live import Live
 from gateway.flows.views import NewAccount, NewDeposit, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
 from gateway.http.auth import Keys
@@ -142,6 +143,7 @@ class Parts:
     partnering: Partnering
     approving: Approving
     subscriptions: Subscriptions
+    live: Live
     sessions: Callable[[], Sequence[SessionStatus]]
     readiness: Callable[[], Readiness]
     metrics: GatewayMetrics

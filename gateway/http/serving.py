@@ -43,7 +43,7 @@ _AWAY: Final = (
     TimeoutError,
 )
 
-Handler = Callable[[Call], Awaitable[web.Response]]
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +53,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     request     what the body decodes to; None takes no body; RAW leaves the bytes to the handler
     responses   every status that is not a problem, with its type (None: not JSON, or no body)
     idempotent  whether an Idempotency-Key is demanded
+    streams     whether its answer goes on for as long as the caller reads
     partners    whether a partner who visits a page of their own may read it too, without a key;
                 the handler then asks `call.reaches_partner` or `call.reaches_contract`
     params      the query parameters
@@ -67,6 +68,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     responses: Mapping[int, Any]
     request: Any = None
     idempotent: bool = False
+    streams: bool = False
     partners: bool = False
     params: Any = None
     problems: tuple[str, ...] = ()
@@ -92,12 +94,13 @@ class Serving:
         self._seconds: Histogram = metrics.http_seconds.labels(route.method, route.path)
         self._statuses: dict[int, Counter] = {}
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request, whatever happens."""
         parts = self._parts
         began = parts.monotonic()
         call = Call(request, parts, correlation(request, parts))
         TRACE.set(call.correlation)  # until this connection's next request sets its own
+        response: web.StreamResponse
         try:
             response = await self._answer(call)
         except Refusal as no:
@@ -117,7 +120,7 @@ class Serving:
         self._note(call, response.status, parts.monotonic() - began)
         return response
 
-    async def _answer(self, call: Call) -> web.Response:
+    async def _answer(self, call: Call) -> web.StreamResponse:
         route, parts, request = self._route, self._parts, call.request
         if route.scope != PUBLIC:
             call.caller = await self._caller(request)
@@ -155,7 +158,8 @@ class Serving:
             )
             self._statuses[status] = counter
         counter.inc()
-        self._seconds.observe(seconds)
+        if not route.streams:
+            self._seconds.observe(seconds)
         level = logging.DEBUG if status < 400 else logging.INFO  # what went well is counted
         if log.isEnabledFor(level):
             facts = _facts(call) | {"status": status, "took_ms": round(seconds * 1000, 2)}

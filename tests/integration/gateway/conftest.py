@@ -46,9 +46,11 @@ from gateway.control.idempotency import Answer, Idem, claimed
 from gateway.control.refusals import Refusal
 from gateway.flows import onboarding
 from gateway.flows.approving import Approving
+from gateway.flows.live import Live, LiveLimits
 from gateway.flows.outbox import Emitter
 from gateway.flows.partnering import Partnering
 from gateway.flows.views import Amount, NewAccount, NewDeposit, RouteView
+from gateway.flows.waking import Channel
 from gateway.flows.webhooks_out import Subscriptions
 from gateway.http.app import ROUTES, build
 from gateway.http.auth import Keys
@@ -64,6 +66,7 @@ from ledger.units import Change, Unit
 from tests.support.servers import Database
 
 PEPPER = b"pepper of the tests"
+STREAMS = LiveLimits(poll_s=0.1, ping_s=0.3, write_s=0.5)
 DESCRIBED = msgspec.json.decode(document(ROUTES, "0"))
 
 BOOK = Rulebook(
@@ -267,30 +270,52 @@ class Api:
         return list(await self.pool.fetch(sql, *arguments))
 
 
+def _lanes(database: Database) -> tuple[Lane, Lane]:
+    """The lane of most units, and the one of commands that move a book's inputs."""
+    connect = partial(asyncpg.connect, database.daemon_dsn)
+    one = LaneLimits(batch_max=1)
+    return (
+        Lane("tests", connect, Numbers(), time.monotonic),
+        Lane("tests:commands", connect, Numbers(), time.monotonic, one),
+    )
+
+
+async def _in_force(pool: asyncpg.Pool, ids: Ids, clock: Clock) -> access.Access:
+    """Bring the rulebook into force, with its plans; returns its roles."""
+    async with pool.acquire() as conn:
+        start = audit.Command(keys.operator("root"), "start", "test", clock.now())
+        await rulebooks.agree(conn, BOOK, start, ids, adopt=False)
+    granted, findings = access.compile(BOOK)
+    assert not findings
+    return granted
+
+
+def _hub(
+    pool: asyncpg.Pool, redis: Redis, limits: LiveLimits, clock: Clock, metrics: GatewayMetrics
+) -> Live:
+    """The hub of streams; a test that follows one runs it."""
+    channel = Channel(redis, "tests", limits.poll_s)
+    return Live(pool, channel, limits, clock.now, clock.monotonic, metrics)
+
+
 @asynccontextmanager
 async def serving(
     database: Database,
     pool: asyncpg.Pool,
     redis: Redis,
     limits: Limits | None = None,
+    stream_limits: LiveLimits = STREAMS,
 ) -> AsyncIterator[Api]:
     """Put the application together and serve it on a free loopback port."""
     clock = Clock()
     ids = Ids(lambda: int((time.time() + clock.skew_s) * 1000), os.urandom)
-    connect = partial(asyncpg.connect, database.daemon_dsn)
-    lane = Lane("tests", connect, Numbers(), time.monotonic)
-    one = LaneLimits(batch_max=1)
-    command_lane = Lane("tests:commands", connect, Numbers(), time.monotonic, one)
-    async with pool.acquire() as conn:
-        start = audit.Command(keys.operator("root"), "start", "test", clock.now())
-        await rulebooks.agree(conn, BOOK, start, ids, adopt=False)
-    granted, findings = access.compile(BOOK)
-    assert not findings
+    lane, command_lane = _lanes(database)
+    granted = await _in_force(pool, ids, clock)
     emit = Emitter(clock.now)
     flow = onboarding.Onboarding(lane, pool, BOOK, ids, emit, clock.now)
     deposits = FakeDeposits(lane)
-
     metrics = GatewayMetrics(CollectorRegistry())
+    live = _hub(pool, redis, stream_limits, clock, metrics)
 
     async def refresh() -> None:
         """Nothing to ask."""
@@ -312,6 +337,7 @@ async def serving(
         ),
         approving=Approving(lane, pool, ids, emit, flow.appliers, clock.now),
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
+        live=live,
         sessions=lambda: (),
         readiness=lambda: Readiness("ready"),
         metrics=metrics,
