@@ -247,15 +247,97 @@ SELECT i.key AS subject, 'stands for ' || i.subject || ', which does not exist' 
  WHERE (i.subject LIKE 'PY%' AND NOT EXISTS (SELECT 1 FROM router.payment WHERE id = i.subject))
     OR (i.subject LIKE 'AC%' AND NOT EXISTS (SELECT 1 FROM bridge.account WHERE id = i.subject))
     OR (i.subject LIKE 'CL%' AND NOT EXISTS (SELECT 1 FROM gateway.client WHERE id = i.subject))
+    OR (i.subject LIKE 'PA%' AND NOT EXISTS (SELECT 1 FROM gateway.partner WHERE id = i.subject))
+    OR (i.subject LIKE 'CT%' AND NOT EXISTS (SELECT 1 FROM gateway.contract WHERE id = i.subject))
 """
 OBJECTS_WITHOUT_AUDIT: Final = """
 SELECT o.id AS subject, 'no audit row of ' || o.command AS detail
   FROM (SELECT id, 'deposit.start' AS command FROM router.payment
         UNION ALL SELECT id, 'account.request' FROM bridge.account
-        UNION ALL SELECT id, 'client.create' FROM gateway.client) o
+        UNION ALL SELECT id, 'client.create' FROM gateway.client
+        UNION ALL SELECT id, 'partner.create' FROM gateway.partner
+        UNION ALL SELECT id, 'contract.create' FROM gateway.contract) o
   LEFT JOIN (SELECT subject, command, count(*) AS n FROM gateway.audit GROUP BY 1, 2) a
     ON a.subject = o.id AND a.command = o.command
  WHERE coalesce(a.n, 0) <> 1
+"""
+
+# -- partners -------------------------------------------------------------------------------------
+
+# Who is above oneself, by the edges in force. Only those below no top are walked upwards.
+TREE_CYCLES: Final = """
+WITH RECURSIVE edge AS (
+    SELECT DISTINCT ON (contract_id) contract_id AS id, parent FROM gateway.contract_edge
+     ORDER BY contract_id, since DESC
+), reached AS (
+    SELECT id FROM edge WHERE parent = ''
+     UNION
+    SELECT e.id FROM edge e JOIN reached r ON e.parent = r.id
+), above AS (
+    SELECT id, parent AS at FROM edge WHERE id NOT IN (SELECT id FROM reached)
+     UNION
+    SELECT a.id, e.parent FROM above a JOIN edge e ON e.id = a.at
+)
+SELECT id AS subject, 'stands above itself' AS detail FROM above WHERE at = id
+"""
+TREES_OFF_BOOKS: Final = """
+SELECT e.contract_id AS subject,
+       'is in book ' || coalesce(c.book::text, 'none') || ' in ' || coalesce(c.currency, 'nothing')
+           || ', below ' || e.parent || ' in book ' || coalesce(p.book::text, 'none') || ' in '
+           || coalesce(p.currency, 'nothing') AS detail
+  FROM gateway.contract_edge e
+  LEFT JOIN gateway.contract c ON c.id = e.contract_id
+  LEFT JOIN gateway.contract p ON p.id = e.parent
+ WHERE e.book IS DISTINCT FROM c.book
+    OR (e.parent <> '' AND (p.book, p.currency) IS DISTINCT FROM (c.book, c.currency))
+UNION ALL
+SELECT c.id, 'is of ' || c.entity || ', its book of ' || coalesce(b.entity, 'nobody')
+  FROM gateway.contract c
+  LEFT JOIN ledger.book b ON b.id = c.book
+ WHERE b.entity IS DISTINCT FROM c.entity
+"""
+CONTRACTS_INCOMPLETE: Final = """
+SELECT c.id AS subject, 'has no place in the tree' AS detail FROM gateway.contract c
+ WHERE NOT EXISTS (SELECT 1 FROM gateway.contract_edge e WHERE e.contract_id = c.id)
+UNION ALL
+SELECT c.id, 'has no plan' FROM gateway.contract c
+ WHERE NOT EXISTS (SELECT 1 FROM gateway.contract_terms t WHERE t.contract_id = c.id)
+UNION ALL
+SELECT c.id, 'is of a partner who does not exist' FROM gateway.contract c
+ WHERE NOT EXISTS (SELECT 1 FROM gateway.partner p WHERE p.id = c.partner_id)
+UNION ALL
+SELECT t.contract_id, 'plan ' || t.plan || ' was never published in its currency'
+  FROM gateway.contract_terms t
+  LEFT JOIN gateway.contract c ON c.id = t.contract_id
+ WHERE NOT EXISTS (SELECT 1 FROM ledger.plan_version v
+                    WHERE v.plan = t.plan AND v.body->>'currency' = c.currency)
+"""
+# A row that bears a version which its book's inputs have not reached: accrual may have missed it.
+INPUTS_BEHIND: Final = """
+SELECT r.id AS subject, 'made inputs ' || r.inputs || ', book ' || r.book || ' is at '
+           || coalesce(i.version::text, 'none') AS detail
+  FROM (SELECT id, book, inputs FROM gateway.contract
+        UNION ALL SELECT contract_id, book, inputs FROM gateway.contract_edge
+        UNION ALL SELECT contract_id, book, inputs FROM gateway.contract_terms
+        UNION ALL SELECT client_id, book, inputs FROM gateway.attribution) r
+  LEFT JOIN ledger.inputs i ON i.book_id = r.book
+ WHERE r.inputs > coalesce(i.version, -1)
+"""
+CLIENTS_WITHOUT_ATTRIBUTION: Final = """
+SELECT c.id AS subject, 'nothing says whom the client came through' AS detail
+  FROM gateway.client c
+ WHERE NOT EXISTS (SELECT 1 FROM gateway.attribution a WHERE a.client_id = c.id)
+"""
+ATTRIBUTIONS_ASTRAY: Final = """
+SELECT a.client_id AS subject,
+       'in book ' || a.book || ', through ' || a.contract_id || ' in book '
+           || coalesce(k.book::text, 'none') || ', the client in '
+           || coalesce(c.book::text, 'none') AS detail
+  FROM gateway.attribution a
+  LEFT JOIN gateway.client c ON c.id = a.client_id
+  LEFT JOIN gateway.contract k ON k.id = a.contract_id
+ WHERE a.book IS DISTINCT FROM c.book
+    OR (a.contract_id <> '' AND (k.book, k.brand) IS DISTINCT FROM (c.book, c.brand))
 """
 
 # -- what the database refuses; $1 the schemas ----------------------------------------------------

@@ -13,6 +13,7 @@ from gateway import defences
 from gateway import queries_verify as q
 from ledger.chart import ACCOUNTS, ENTRIES
 from ledger.money import codes
+from ledger.rebates.inputs import altered_plans
 from ledger.verify import Wrong
 from ledger.verify import verify as verify_books
 
@@ -56,10 +57,20 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         "end-untold": (q.UNTOLD_ENDS, []),
         "key-without-object": (q.KEYS_WITHOUT_OBJECTS, []),
         "object-without-audit": (q.OBJECTS_WITHOUT_AUDIT, []),
+        "tree-cycle": (q.TREE_CYCLES, []),
+        "tree-leaves-book": (q.TREES_OFF_BOOKS, []),
+        "contract-incomplete": (q.CONTRACTS_INCOMPLETE, []),
+        "inputs-behind": (q.INPUTS_BEHIND, []),
+        "attribution-missing": (q.CLIENTS_WITHOUT_ATTRIBUTION, []),
+        "attribution-astray": (q.ATTRIBUTIONS_ASTRAY, []),
     }  # fmt: skip
     wrong: list[Wrong] = []
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         for code, (sql, arguments) in checks.items():
             rows = await conn.fetch(sql, *arguments)
             wrong += [Wrong(code, str(row["subject"]), str(row["detail"])) for row in rows]
+        wrong += [
+            Wrong("plan-altered", f"{plan} {id}", "its body is not what its hash names")
+            for id, plan in await altered_plans(conn)
+        ]
         return wrong + await defences.stand(conn)

@@ -131,5 +131,20 @@ async def plan_version(conn: asyncpg.Connection, id: int) -> PlanVersion | None:
     return None if row is None else _version(row)
 
 
+async def altered_plans(conn: asyncpg.Connection) -> list[tuple[int, str]]:
+    """Versions whose body is not the content that their hash names: their id and plan."""
+    return [
+        (row["id"], row["plan"]) for row in await conn.fetch(q.SELECT_PLANS) if not _stands(row)
+    ]
+
+
+def _stands(row: asyncpg.Record) -> bool:
+    try:
+        plan = parse(row["body"])
+    except (msgspec.MsgspecError, ValueError, ArithmeticError):
+        return False
+    return (plan.id, digest(plan)) == (row["plan"], row["hash"])
+
+
 def _version(row: asyncpg.Record) -> PlanVersion:
     return PlanVersion(row["id"], parse(row["body"]), row["since"])

@@ -34,13 +34,15 @@ from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Again, Emitter, Ended, Outbox, Row
+from gateway.flows.partnering import Partnering
 from gateway.flows.provisioning import AccountMaker, Accounts
 from gateway.flows.refunds import Refunds
 from gateway.flows.settlement import Composer
 from gateway.flows.views import Amount, NewAccount, NewDeposit
 from gateway.owners import OWNER
 from gateway.people.states import State
-from gateway.people.views import MoveClient, NewClient
+from gateway.people.views import CameThrough, MoveClient, NewClient
+from gateway.people.views_partners import NewContract, NewPartner
 from ledger.connections import connect_writer
 from ledger.ids import Ids
 from ledger.journal import Book, Numbers, open_books
@@ -148,6 +150,7 @@ class House:
         outbox_owner, server_owner = Owned("outbox"), Owned("platform:mt5-live")
         common = {"lane": self.lane, "ids": self.ids}
         self.clients = Onboarding(self.lane, self.pool, self.book, self.ids, emit, now)
+        self.partners = Partnering(self.lane, self.pool, self.book, rule, self.ids, now)
         self.accounts = Accounts(
             pool=self.pool, mapping=mapping, rulebook=rule, emit=emit, now=now,
             wake=lambda server: None, **common,
@@ -186,11 +189,21 @@ class House:
         self.keys += 1
         return Idem("crm", f"key-{self.keys}", b"f")
 
-    async def client(self, *states: str, risk: str = "low") -> str:
+    async def contract(self, plan: str, code: str, parent: str | None = None) -> str:
+        """A contract of a new partner; its id."""
+        partner = NewPartner(reference=code)
+        made = await self.partners.create(self.command(), partner, self.idem())
+        order = NewContract(brand="northgate", currency="EUR", plan=plan, code=code, parent=parent)
+        partner_id = msgspec.json.decode(made.body)["id"]
+        made = await self.partners.contract(self.command(), partner_id, order, self.idem())
+        contract_id: str = msgspec.json.decode(made.body)["id"]
+        return contract_id
+
+    async def client(self, *states: str, risk: str = "low", code: str = "") -> str:
         """A client moved through these states."""
         order = NewClient(
             reference=f"c-{self.keys}", brand="northgate", country="DE", currency="EUR",
-            risk_band=risk,
+            risk_band=risk, attribution=CameThrough(code=code) if code else None,
         )  # fmt: skip
         made = await self.clients.create(self.command(), order, self.idem())
         view = msgspec.json.decode(made.body)
@@ -272,8 +285,10 @@ async def opened(database: Database) -> AsyncIterator[House]:
 
 
 async def lived(house: House) -> None:
-    """Something of everything: approvals, accounts, every end of a deposit, a refund, an item."""
-    client_id = await house.client(*WALK)
+    """Something of everything: partners, approvals, accounts, every end of a deposit, an item."""
+    upper = await house.contract("eu-master", "UPPER")
+    await house.contract("eu-partner", "LOWER", upper)
+    client_id = await house.client(*WALK, code="LOWER")
     account_id = await house.account(client_id)
     await house.client(*WALK[:5], risk="high")  # asks for a second person
     await house.deposit(client_id)
