@@ -23,6 +23,7 @@ from loadtests.ground import ground
 BENCHES: Final = {
     "journal": "loadtests.journal",
     "deposit": "loadtests.deposit",
+    "accrual": "loadtests.accrual",
 }
 WIDTH: Final = 170  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"
