@@ -105,7 +105,8 @@ class DealJudge:
         )  # fmt: skip
 
     async def _generated(self) -> int:
-        return int((await self._platform.get("/deals"))["generated"])
+        made = (await self._platform.get("/deals"))["made"]
+        return int(made["trades"] + made["balance"] + made["transfers"])
 
     async def _deals(self) -> list[dict[str, Any]]:
         """Every deal of the platform as it stands now."""

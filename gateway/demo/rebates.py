@@ -62,7 +62,7 @@ class Expected:
         if not shares:
             return
         lots = Fraction(deal["closed_ext"], LOT)
-        at = datetime.fromtimestamp(deal["time_msc"] / 1000, UTC)
+        at = datetime.fromtimestamp(deal["utc_ms"] / 1000, UTC)
         exact = [share * lots for _, share in shares]
         for (each, _), whole, wanted in zip(shares, _whole(exact), exact, strict=True):
             place = each.contract, (at.year, at.month)

@@ -38,7 +38,7 @@ def expected(*rates: str, mode: str = "differential") -> Expected:
 def deal(lots: str, **more: Any) -> dict[str, Any]:
     """A closing deal of the client."""
     closed = round(float(lots) * 10**8)
-    plain = {"login": 7, "action": 1, "symbol": "EURUSD", "time_msc": NOVEMBER}
+    plain = {"login": 7, "action": 1, "symbol": "EURUSD", "utc_ms": NOVEMBER}
     return plain | {"closed_ext": closed} | more
 
 
@@ -62,7 +62,7 @@ def test_what_is_below_a_minor_unit_adds_up_within_its_month() -> None:
     sums.add([deal("0.01")] * 100)
     assert sums.minor() == {"C1": 40}
     other = expected("0.40")
-    other.add([deal("0.01")] * 2 + [deal("0.01", time_msc=DECEMBER)] * 2)
+    other.add([deal("0.01")] * 2 + [deal("0.01", utc_ms=DECEMBER)] * 2)
     assert other.minor() == {"C1": 0}  # 0.8 of a cent in each month
 
 
