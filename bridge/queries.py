@@ -174,3 +174,9 @@ ON CONFLICT (server, login) DO NOTHING RETURNING login
 MOVE_LOGIN_RANGE: Final = """
 UPDATE bridge.login_range SET next = $3 WHERE server = $1 AND range_from = $2
 """
+
+HOLDERS: Final = """
+SELECT a.login, a.book, a.client_id, a.id
+  FROM unnest($2::bigint[]) AS u (login)
+  JOIN bridge.account AS a ON a.server = $1 AND a.login = u.login
+"""

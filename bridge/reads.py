@@ -5,7 +5,7 @@ Knows how a row becomes a value. Refuses to write and to lock: moves go through 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +56,14 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     open: int  # operations that are queued, sent or unknown
 
 
+class Holder(msgspec.Struct, frozen=True):
+    """Whose login it is: the book and the client of the trading account that has it."""
+
+    book: int
+    client_id: str
+    account_id: str
+
+
 async def account(conn: asyncpg.Connection, account_id: str) -> Account | None:
     """The account, or None."""
     row = await conn.fetchrow(q.ACCOUNT, account_id)
@@ -72,6 +80,14 @@ async def accounts_due(
 ) -> tuple[Account, ...]:
     """Accounts of a server that somebody must look at by now, longest due first."""
     return tuple(_account(row) for row in await conn.fetch(q.ACCOUNTS_DUE, server, now, limit))
+
+
+async def holders(
+    conn: asyncpg.Connection, server: str, logins: Collection[int]
+) -> dict[int, Holder]:
+    """Whose these logins of a server are; one that no account of ours has is left out."""
+    rows = await conn.fetch(q.HOLDERS, server, sorted(logins))
+    return {row["login"]: Holder(row["book"], row["client_id"], row["id"]) for row in rows}
 
 
 async def operation(conn: asyncpg.Connection, operation_id: str) -> Operation | None:

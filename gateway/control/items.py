@@ -77,6 +77,12 @@ def item_resolved(item: Item, resolution: str, person: str, at: datetime) -> tup
     return moved, event
 
 
+async def hold_open(conn: asyncpg.Connection, kind: str, subjects: list[str]) -> list[Item]:
+    """The open items about these subjects, locked in the caller's transaction."""
+    rows = await conn.fetch(q.HOLD_OPEN_ITEMS, kind, subjects)
+    return [Item(**row) for row in rows]
+
+
 async def find(conn: asyncpg.Connection, id: str) -> Item | None:
     """The item of this id."""
     row = await conn.fetchrow(q.SELECT_ITEM, id)

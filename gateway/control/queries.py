@@ -111,6 +111,11 @@ WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = '' OR entity = AN
 ORDER BY id DESC LIMIT $5
 """
 
+HOLD_OPEN_ITEMS: Final = """
+SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
+FROM gateway.item WHERE kind = $1 AND subject = ANY($2::text[]) AND state = 'open' ORDER BY id FOR UPDATE
+"""
+
 COUNT_OPEN_ITEMS: Final = """
 SELECT kind, owner_team, count(*) AS items, min(opened) AS oldest FROM gateway.item WHERE state = 'open' GROUP BY kind, owner_team
 """

@@ -1,15 +1,16 @@
-"""The work of a platform server's owner: its session kept, its due rows handled one by one.
+"""The work of a platform server's owner: a session kept, due rows handled, its deals followed.
 
 Knows which rows are due. Refuses to know what is done with each (`provisioning.py`,
-`crediting.py`), and works only while it owns the server. A row that fails in a way of its own is
-parked with an item after some tries, and its neighbours go on.
+`crediting.py`), how deals reach the books (`bridge/feed.py`, `landing.py`), and works only while it
+owns the server. A row that fails in a way of its own is parked with an item after some tries, and
+its neighbours go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 import asyncpg
@@ -23,6 +24,7 @@ from gateway.flows.crediting import Crediter
 from gateway.flows.faults import Patience, away
 from gateway.flows.provisioning import AccountMaker
 from gateway.flows.settlement import Case
+from ledger.deals import Fenced
 
 log = logging.getLogger("gateway.platform")
 
@@ -34,6 +36,7 @@ class Platform:
     """One server while we own it.
 
     case  reads the deposit behind a balance operation
+    also  what else runs as long as we own it, by name
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Platform:
         pool: asyncpg.Pool,
         case: Callable[[str], Awaitable[Case | None]],
         now: Callable[[], datetime],
+        also: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
     ) -> None:
         self._sessions = sessions
         self._accounts = accounts
@@ -52,6 +56,7 @@ class Platform:
         self._pool = pool
         self._case = case
         self._now = now
+        self._also = also or {}
         self._wake = asyncio.Event()
         self._patience = Patience()
 
@@ -60,10 +65,17 @@ class Platform:
         self._wake.set()
 
     async def run(self) -> None:
-        """Keep the session and work the rows until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sessions.run(), name="session")
-            tasks.create_task(self._work(), name="rows")
+        """Keep the session, work the rows and follow the deals until cancelled; returns where a
+        newer owner has begun to land deals, so that the ownership is given up.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sessions.run(), name="session")
+                tasks.create_task(self._work(), name="rows")
+                for name, work in self._also.items():
+                    tasks.create_task(_awaited(work), name=name)
+        except* Fenced:
+            event(log, "platform.fenced", server=self._sessions.server.id)
 
     async def _work(self) -> None:
         before: frozenset[tuple[str, int]] = frozenset()
@@ -128,3 +140,8 @@ class Platform:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    """The same as a coroutine, which is what a task is made of."""
+    await work()
