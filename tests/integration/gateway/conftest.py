@@ -63,7 +63,8 @@ from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.lane import Lane, LaneLimits
 from ledger.units import Change, Unit
-from tests.support.servers import Database
+from tests.integration.gateway.lived import lived, opened
+from tests.support.servers import Cluster, Database, fresh_database
 
 PEPPER = b"pepper of the tests"
 STREAMS = LiveLimits(poll_s=0.1, ping_s=0.3, write_s=0.5)
@@ -379,6 +380,22 @@ async def api(database: Database, pool: asyncpg.Pool, redis: Redis) -> AsyncIter
     """The API with limits that no test reaches by accident."""
     async with serving(database, pool, redis) as serves:
         yield serves
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def built(migrated_cluster: Cluster) -> AsyncIterator[str]:
+    """The name of a database in which a house has lived; copied by each test."""
+    async with fresh_database(migrated_cluster) as database:
+        async with opened(database) as house:
+            await lived(house)
+        yield database.name
+
+
+@pytest_asyncio.fixture
+async def owner(migrated_cluster: Cluster, built: str) -> AsyncIterator[asyncpg.Connection]:
+    """The owner of a copy of that house."""
+    async with fresh_database(migrated_cluster, template=built) as copy:
+        yield await copy.connect(owner=True)
 
 
 __all__ = ["Amount", "Api", "serving"]

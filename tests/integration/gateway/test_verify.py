@@ -6,39 +6,21 @@ one thing, as the owner of the database could.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from gateway import verify
 from ledger import entries
 from ledger.facts import AccountName, Approved, Entry
 from ledger.journal import Numbers, post
 from ledger.money import Money, currency
-from tests.integration.gateway.lived import lived, opened
 from tests.support.servers import Cluster, fresh_database
 
 DAY = date(2026, 3, 1)
 EUR = currency("EUR")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def built(migrated_cluster: Cluster) -> AsyncIterator[str]:
-    """The name of a database in which a house has lived; copied by each test."""
-    async with fresh_database(migrated_cluster) as database:
-        async with opened(database) as house:
-            await lived(house)
-        yield database.name
-
-
-@pytest_asyncio.fixture
-async def owner(migrated_cluster: Cluster, built: str) -> AsyncIterator[asyncpg.Connection]:
-    """The owner of a copy of that house."""
-    async with fresh_database(migrated_cluster, template=built) as copy:
-        yield await copy.connect(owner=True)
 
 
 async def found(conn: asyncpg.Connection) -> list[tuple[str, str, str]]:
@@ -78,9 +60,6 @@ PAID = "(SELECT min(id) FROM router.payment WHERE state = 'approved' AND account
 DONE = "(SELECT id FROM bridge.operation WHERE state = 'done')"
 QUEUED = "(SELECT id FROM bridge.operation WHERE state = 'queued')"
 NOBODY = "'PY000000000000000000'"
-UPPER, LOWER = (
-    f"(SELECT id FROM gateway.contract WHERE code = '{it}')" for it in ("UPPER", "LOWER")
-)
 EVENT = "INSERT INTO router.event SELECT id, version, '', state, 'x', '{}', 'x', now() FROM "
 
 TAMPERED: Sequence[tuple[str, str, set[str]]] = (
@@ -249,107 +228,6 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
             f"WHERE subject = {PAID}"
         ),
         {"object-without-audit"},
-    ),
-    (
-        "the audit row of a contract was removed",
-        f"DELETE FROM gateway.audit WHERE subject = {LOWER}",
-        {"object-without-audit"},
-    ),
-    (
-        "a caller's key stands for a contract that does not exist",
-        f"UPDATE gateway.idempotency SET subject = 'CT000000000000000000' WHERE subject = {LOWER}",
-        {"key-without-object"},
-    ),
-    (
-        "two contracts stand above each other",
-        f"UPDATE gateway.contract_edge SET parent = {LOWER} WHERE contract_id = {UPPER}",
-        {"tree-cycle"},
-    ),
-    (
-        "a contract stands below one that does not exist",
-        f"UPDATE gateway.contract_edge SET parent = 'CT0' WHERE contract_id = {LOWER}",
-        {"tree-leaves-book"},
-    ),
-    (
-        "a contract stands below one of another currency",
-        (
-            f"UPDATE gateway.contract SET currency = 'USD' WHERE id = {UPPER}; "
-            f"UPDATE gateway.contract_terms SET plan = 'int-master' WHERE contract_id = {UPPER}"
-        ),
-        {"tree-leaves-book"},
-    ),
-    (
-        "a contract stands below one of another entity",
-        (
-            "UPDATE gateway.contract SET book = 2, entity = 'fx-int', inputs = 0 "
-            f"WHERE id = {UPPER}; "
-            f"UPDATE gateway.contract_edge SET book = 2, inputs = 0 WHERE contract_id = {UPPER}"
-        ),
-        {"tree-leaves-book"},
-    ),
-    (
-        "a contract is in the books of another entity than it says",
-        f"UPDATE gateway.contract SET entity = 'fx-int' WHERE id = {UPPER}",
-        {"tree-leaves-book"},
-    ),
-    (
-        "a contract lost its place in the tree",
-        f"DELETE FROM gateway.contract_edge WHERE contract_id = {LOWER}",
-        {"contract-incomplete"},
-    ),
-    (
-        "a contract lost its plan",
-        f"DELETE FROM gateway.contract_terms WHERE contract_id = {LOWER}",
-        {"contract-incomplete"},
-    ),
-    (
-        "a contract is on a plan of another currency",
-        f"UPDATE gateway.contract_terms SET plan = 'int-master' WHERE contract_id = {LOWER}",
-        {"contract-incomplete"},
-    ),
-    (
-        "the partner of a contract was removed",
-        "DELETE FROM gateway.partner WHERE reference = 'LOWER'",
-        {"contract-incomplete", "key-without-object"},
-    ),
-    (
-        "an edge was added without moving the inputs",
-        (
-            "INSERT INTO gateway.contract_edge SELECT contract_id, now(), parent, book, inputs + 9 "
-            f"FROM gateway.contract_edge WHERE contract_id = {LOWER}"
-        ),
-        {"inputs-behind"},
-    ),
-    (
-        "nothing says any more whom a client came through",
-        "DELETE FROM gateway.attribution WHERE contract_id <> ''",
-        {"attribution-missing"},
-    ),
-    (
-        "a client was given to a contract of another brand",
-        (
-            "UPDATE gateway.client SET brand = 'eastwind' WHERE id = "
-            "(SELECT client_id FROM gateway.attribution WHERE contract_id <> '')"
-        ),
-        {"attribution-astray"},
-    ),
-    (
-        "a client was given to nobody who exists",
-        "UPDATE gateway.attribution SET contract_id = 'CT0' WHERE contract_id <> ''",
-        {"attribution-astray"},
-    ),
-    (
-        "a published plan pays more than it did",
-        (
-            "UPDATE ledger.plan_version SET body = jsonb_set(body, '{rates,0,per_lot}', '\"99\"') "
-            "WHERE plan = 'eu-partner'"
-        ),
-        {"plan-altered"},
-    ),
-    (
-        "a published plan cannot be read",
-        "UPDATE ledger.plan_version SET body = body - 'mode' WHERE plan = 'eu-partner'",
-        {"plan-altered"},
     ),
 )
 
