@@ -28,11 +28,14 @@ from redis.asyncio import Redis
 import bridge.mapping
 import router.rules
 from bridge.credit import Crediting
+from bridge.feed import Feed
 from bridge.pool import Pool
 from bridge.provision import Provisioner, new_passwords
 from bridge.session import Server, SessionState, SessionStatus
 from config.findings import Finding
 from config.log import event, set_up
+from config.rulebook import Feed as FeedTerms
+from config.rulebook import Platform as PlatformRules
 from config.rulebook import Rulebook
 from config.settings import PlatformServer, Settings, peers
 from gateway import migrate
@@ -44,6 +47,7 @@ from gateway.flows.approving import Approving
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.faults import away
+from gateway.flows.landing import Landings
 from gateway.flows.live import Live, LiveLimits
 from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Emitter, Outbox
@@ -66,6 +70,7 @@ from gateway.opening import Addresses, Clocks, open_pool, open_redis, open_serve
 from gateway.owners import LIMIT_S, Ownership
 from gateway.people.visits import Visits
 from gateway.servers import ServersError
+from ledger import deals
 from ledger import queries as ledger_queries
 from ledger.connections import connect_writer
 from ledger.ids import Ids
@@ -229,6 +234,8 @@ class House:
         self.rulebook = Change(rulebooks.RULEBOOK, (book.hash,))
         self.emit = Emitter(clocks.now)
         self.platforms: dict[str, tuple[Ownership, Platform, Pool]] = {}
+        self.feeds: dict[str, tuple[Ownership, Feed]] = {}
+        self.wakes: dict[int, Callable[[], None]] = {}  # whoever accrues a book here
         limits = LaneLimits(
             batch_max=settings.lanes.batch_max,
             queue_max=settings.lanes.waiting_max,
@@ -286,7 +293,7 @@ class House:
         self.life.watch("database", self.resolver.trouble)
         self.mapping = _compiled(bridge.mapping.compile(self.book))
         for each in self.book.platforms:
-            self._platform(each.id, each.settle_time_s)
+            self._platform(each)
         commands = "api" in self.settings.process.roles
         self.app = app.build(self._parts(redis), commands=commands)
 
@@ -329,7 +336,8 @@ class House:
     def _key(self) -> bytes:
         return self.settings.control.pepper.reveal().encode()
 
-    def _platform(self, name: str, settle_time_s: float) -> None:
+    def _platform(self, described: PlatformRules) -> None:
+        name, settle_time_s = described.id, described.settle_time_s
         server = platform_server(name, self.settings.platforms[name], settle_time_s)
         owner = self.owner(f"platform:{name}")
         now, boot = self.clocks.now, self.clocks.boot_time
@@ -349,10 +357,33 @@ class House:
         )  # fmt: skip
         platform = Platform(
             sessions=sessions, accounts=makes, credits=credits, pool=self.pool,
-            case=self.deposits.case, now=now,
+            case=self.deposits.case, now=now, also=self._feed(owner, sessions, described.feed),
         )  # fmt: skip
         self.platforms[name] = (owner, platform, sessions)
         self.life.watch(f"platform:{name}", partial(_session_trouble, owner, sessions))
+
+    def _feed(
+        self, owner: Ownership, sessions: Pool, terms: FeedTerms
+    ) -> dict[str, Callable[[], Awaitable[None]]]:
+        """The deals of a server on their way into the books, while we own it."""
+        server = sessions.server.id
+        landings = Landings(
+            server=server, ownership=owner, symbols=self.book.symbols, ids=self.ids,
+            connect=partial(connect_writer, self._addresses.dsn), now=self.clocks.now,
+            on_landed=self._landed, observer=self.metrics,
+        )  # fmt: skip
+        feed = Feed(
+            sessions=sessions, terms=terms, opened=landings.opened, land=landings.land,
+            now=self.clocks.now, observer=self.metrics,
+        )  # fmt: skip
+        self.feeds[server] = (owner, feed)
+        return {"feed": feed.run, "parked": landings.run}
+
+    def _landed(self, books: tuple[int, ...]) -> None:
+        """Deals of these books were committed: wake whoever accrues them here."""
+        for book in books:
+            if book in self.wakes:
+                self.wakes[book]()
 
     def _wake(self, server: str) -> None:
         if server in self.platforms:
@@ -408,6 +439,8 @@ class House:
     async def _refresh_metrics(self) -> None:
         """Gauges that are read when somebody asks; those of tables stay while none can be read."""
         self.metrics.lane_waiting.set(self.lane.waiting)
+        owned = [(name, feed) for name, (owner, feed) in self.feeds.items() if owner.held]
+        self.metrics.feeds([(name, feed.status().lag_s) for name, feed in owned])
         for part, trouble in self.life.troubles().items():
             self.metrics.degraded.labels(part).set(1 if trouble else 0)
         try:
@@ -415,6 +448,7 @@ class House:
                 rows = await conn.fetch(flow_queries.DEPTH)
                 self.metrics.outbox([tuple(row) for row in rows], self.clocks.now())
                 self.metrics.items(await items.count_open(conn))
+                self.metrics.waiting(await deals.count_waiting(conn))
         except Exception as error:
             if not away(error):
                 raise

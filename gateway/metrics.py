@@ -18,6 +18,7 @@ from prometheus_client.exposition import generate_latest
 
 from bridge import rows as platform_rows
 from bridge.session import SessionState
+from ledger.deals import Landed
 from ledger.units import Change, Done, Left, Unit
 from router import rows as payment_rows
 
@@ -52,6 +53,7 @@ class GatewayMetrics:
         self._http(registry)
         self._books(registry)
         self._peers(registry)
+        self._deals(registry)
         self._live(registry)
         self._outcomes(registry)
         self._house(registry)
@@ -119,6 +121,28 @@ class GatewayMetrics:
         self.sessions = Gauge(
             "brokerd_platform_session", "1 for the state a manager session is in, else 0.",
             ["server", "state"], registry=registry,
+        )  # fmt: skip
+
+    def _deals(self, registry: CollectorRegistry) -> None:
+        self.feed_rows = Counter(
+            "brokerd_feed_rows", "Rows that a platform's deal feed read, by what they were.",
+            ["server", "what"], registry=registry,
+        )  # fmt: skip
+        self.feed_failures = Counter(
+            "brokerd_feed_failures", "Looks of a deal feed that failed, by reason.",
+            ["server", "reason"], registry=registry,
+        )  # fmt: skip
+        self.feed_lag = Gauge(
+            "brokerd_feed_lag_seconds", "How far behind now a platform's deals are landed.",
+            ["server"], registry=registry,
+        )  # fmt: skip
+        self.deals_landed = Counter(
+            "brokerd_deals_landed", "Looks at deals by what a committed landing made of them.",
+            ["server", "outcome"], registry=registry,
+        )  # fmt: skip
+        self.deals_waiting = Gauge(
+            "brokerd_deals_waiting", "Deals that wait beside the books, by reason.",
+            ["server", "reason"], registry=registry,
         )  # fmt: skip
 
     def _live(self, registry: CollectorRegistry) -> None:
@@ -228,6 +252,37 @@ class GatewayMetrics:
         """A manager session is in this state now."""
         for each in SessionState:
             self.sessions.labels(server, each.value).set(1 if each is state else 0)
+
+    def looked(self, server: str, rows: int, repeats: int, deals: int, unfit: int) -> None:
+        """A deal feed read a window and landed it."""
+        for what, count in (("repeat", repeats), ("deal", deals), ("unfit", unfit)):
+            self.feed_rows.labels(server, what).inc(count)
+
+    def lagging(self, server: str, lag_s: float) -> None:
+        """How far behind a deal feed is; `feeds` goes on counting while it stands still."""
+        self.feed_lag.labels(server).set(lag_s)
+
+    def feed_failed(self, server: str, reason: str) -> None:
+        """A look of a deal feed failed."""
+        self.feed_failures.labels(server, reason).inc()
+
+    def feeds(self, lags: Iterable[tuple[str, float | None]]) -> None:
+        """The lag of the feeds that are ours; of the others their owners know."""
+        self.feed_lag.clear()
+        for server, lag_s in lags:
+            if lag_s is not None:
+                self.feed_lag.labels(server).set(lag_s)
+
+    def landed(self, server: str, done: Landed) -> None:
+        """A landing is committed."""
+        for outcome in ("new", "edited", "repeated", "parked"):
+            self.deals_landed.labels(server, outcome).inc(getattr(done, outcome))
+
+    def waiting(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """What waits beside the books as counted: server, reason, deals."""
+        self.deals_waiting.clear()
+        for server, reason, count in rows:
+            self.deals_waiting.labels(server, reason).set(count)
 
     def watched(self, readers: int) -> None:
         """So many read streams now."""

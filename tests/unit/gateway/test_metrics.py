@@ -10,9 +10,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.feed import Observer as FeedObserver
 from bridge.pool import Observer as PlatformObserver
 from bridge.session import SessionState
+from gateway.flows.landing import Observer as LandingObserver
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
+from ledger.deals import Landed
 from ledger.lane import Observer as LaneObserver
 from ledger.units import Change, Done, Left, Unit, Why
 from router.attempts import Observer as PaymentObserver
@@ -53,6 +56,8 @@ def test_the_rooms_observers_fit() -> None:
     lane: LaneObserver = metrics
     payments: PaymentObserver = metrics
     platform: PlatformObserver = metrics
+    feed: FeedObserver = metrics
+    landings: LandingObserver = metrics
 
     lane.batch(7, 2, 0.01)
     payments.attempt_finished("acme", "approved", 0.2)
@@ -60,8 +65,16 @@ def test_the_rooms_observers_fit() -> None:
     payments.webhook_checked("acme", "forged")
     platform.called("mt5-live", "user_add", "ok", 0.1)
     platform.session_moved("mt5-live", SessionState.LIVE)
+    feed.looked("mt5-live", 9, 5, 3, 1)
+    feed.lagging("mt5-live", 2.5)
+    feed.feed_failed("mt5-live", "timeout")
+    landings.landed("mt5-live", Landed(new=3, parked=1))
 
     samples = exposed(metrics)
+    assert samples["brokerd_feed_rows_total", "mt5-live", "repeat"] == 5
+    assert samples["brokerd_feed_lag_seconds", "mt5-live"] == 2.5
+    assert samples["brokerd_feed_failures_total", "timeout", "mt5-live"] == 1
+    assert samples["brokerd_deals_landed_total", "new", "mt5-live"] == 3
     assert samples["brokerd_lane_left_total",] == 2
     assert samples["brokerd_psp_attempts_total", "approved", "acme"] == 1
     assert samples["brokerd_psp_webhooks_total", "acme", "forged"] == 1
@@ -86,13 +99,20 @@ def test_gauges_of_tables_forget_what_is_gone() -> None:
     metrics = GatewayMetrics(CollectorRegistry())
     metrics.outbox([("subscriber:a", "waiting", 3, AT)], AT + timedelta(seconds=9))
     metrics.items([("dead", "payments", 2, AT)])
+    metrics.waiting([("mt5-live", "unknown-login", 4)])
+    metrics.feeds([("mt5-live", 7.0)])
     first = exposed(metrics)
     metrics.outbox([], AT)
     metrics.items([])
+    metrics.waiting([])
+    metrics.feeds([("mt5-live", None)])
     second = exposed(metrics)
 
     assert first["brokerd_outbox_oldest_seconds", "subscriber:a"] == 9
     assert first["brokerd_items_open", "dead", "payments"] == 2
+    assert first["brokerd_deals_waiting", "unknown-login", "mt5-live"] == 4
+    assert first["brokerd_feed_lag_seconds", "mt5-live"] == 7
+    assert not {"brokerd_deals_waiting", "brokerd_feed_lag_seconds"} & {key[0] for key in second}
     assert not [key for key in second if key[0] in {"brokerd_outbox_rows", "brokerd_items_open"}]
 
 
