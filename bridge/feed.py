@@ -356,6 +356,7 @@ class Feed:
             answer = await self._sessions.call(http.deal_batch(mask, at, until))
             if not answer.ok and answer.code != retcodes.NOT_FOUND:
                 raise AnswerLost("retcode", f"{answer.code} {answer.text}")
+            await asyncio.sleep(0)
             for begin in range(0, len(answer.rows), SLICE_ROWS * 4):  # cheaper than reading them
                 for raw in answer.rows[begin : begin + SLICE_ROWS * 4]:
                     ticket, digest = deals.ticket_of(raw), hash(bytes(raw))
