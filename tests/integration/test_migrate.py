@@ -76,6 +76,28 @@ async def test_a_database_newer_than_the_build_is_refused(empty_database: Databa
     assert await check(await empty_database.connect(), migrations=SOME[:2]) != []
 
 
+async def test_clients_of_the_time_before_partners_came_through_nobody(
+    empty_database: Database,
+) -> None:
+    """Each client has an answer: the migration that makes the table gives old ones theirs."""
+    files = collect()
+    (partners,) = [each for each in files if each.label == "gateway/0011_partners"]
+    await migrate(empty_database.owner_dsn, migrations=files[: files.index(partners)])
+    connection = await empty_database.connect(owner=True)
+    await connection.execute(
+        "INSERT INTO gateway.client (reference_key, id, version, caller, reference, brand, entity, "
+        "book, country, currency, client_type, risk_band, state, correlation, created, updated) "
+        "VALUES ('crm:c', 'CL000000000000000000', 1, 'crm', 'c', 'northgate', 'fx-eu', 1, 'DE', "
+        "'EUR', 'individual', 'low', 'new_lead', '', '2026-01-02', '2026-01-02')"
+    )
+    await migrate(empty_database.owner_dsn)
+    (row,) = await connection.fetch(
+        "SELECT a.*, c.created FROM gateway.attribution a, gateway.client c"
+    )
+    assert (row["client_id"], row["contract_id"], row["book"]) == ("CL000000000000000000", "", 1)
+    assert row["since"] == row["created"]
+
+
 async def test_a_failing_file_leaves_nothing_behind(empty_database: Database) -> None:
     """A file is one transaction: what it did before its error is undone, and it is not recorded."""
     broken = (*SOME[:2], step(3, "CREATE TABLE demo.half (n int); SELECT 1/0"))
