@@ -15,7 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bridge.faults import AnswerLost
 from bridge.feed import Feed
+from bridge.mt5 import http
 from bridge.mt5.deals import Unfit
 from bridge.pool import Pool
 from bridge.session import SessionState
@@ -225,6 +227,19 @@ async def test_an_outage_is_caught_up_in_parts_that_the_session_can_hold(
             assert pool.status().retries <= failed
     assert field.observer.states.count(SessionState.DIALLING) > dials + 1
     assert field.platform.received["deal/get_batch"] > 5
+
+
+async def test_an_answer_that_is_too_large_is_not_asked_for_again(
+    field: Field, floor: Floor
+) -> None:
+    """A read is repeated after a lost answer, but this one would be as large once more."""
+    await floor.dealt(100)
+    async with kept_alive(field.new_pool(answer_bytes_max=20_000)) as pool:
+        with pytest.raises(AnswerLost, match="too-large"):
+            await pool.call(http.deal_batch("*", 0, 2**33))
+        assert field.platform.received["deal/get_batch"] == 1
+        await eventually(lambda: pool.status().state is SessionState.LIVE)
+        assert pool.status().retries == 0
 
 
 async def test_the_next_owner_goes_on_where_the_last_one_stood(floor: Floor, pool: Pool) -> None:

@@ -181,6 +181,18 @@ async def test_the_first_look_of_all_begins_some_history_ago() -> None:
     assert world.tickets == [2]
 
 
+async def test_in_summer_the_first_look_begins_no_hour_earlier() -> None:
+    """Windows allow for the other offset of the clock; what they bring too early is left out."""
+    july = START + 180 * 86_400
+    world = World(july, history_s=3600, sweep_every_s=10.0, sweep_s=7200)
+    world.trade(1, at=july - 3600 - 1800)
+    world.trade(2, at=july - 1800)
+    await world.feed.open()
+    await world.feed.look()
+    await world.pass_time(1000, each=10)
+    assert world.tickets == [2]
+
+
 async def test_deals_come_in_the_order_of_the_servers_clock() -> None:
     """An answer may have any order; time and ticket give it one."""
     world = await begun()
@@ -549,6 +561,8 @@ async def test_a_walk_over_a_switch_that_is_broken_off_is_taken_up() -> None:
         except AnswerLost:
             continue
         break
+    else:
+        pytest.fail("the walk never came to its end")
     assert len(world.stored) > 50
     world.call = ask  # type: ignore[method-assign]
     await world.feed.look()

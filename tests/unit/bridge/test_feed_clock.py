@@ -91,6 +91,18 @@ def test_in_the_repeated_hour_the_offset_measured_at_receipt_decides(age_s: int)
     assert read(shown(second, WINTER), second + age, WINTER) == second
 
 
+def test_in_the_first_pass_an_hour_is_told_by_the_offset_too() -> None:
+    """Nearly an hour old, and by the other offset it would be only minutes ahead of now."""
+    made, found = AUTUMN_EU - timedelta(minutes=59), AUTUMN_EU - timedelta(minutes=5)
+    assert read(shown(made, SUMMER), found, SUMMER) == made
+
+
+def test_a_deal_from_before_the_hour_is_not_taken_for_a_fresh_one() -> None:
+    """Where the clock follows the rule, the rule decides: only one offset is possible for it."""
+    made, found = AUTUMN_EU - timedelta(minutes=88), AUTUMN_EU + timedelta(minutes=1)
+    assert read(shown(made, SUMMER), found, WINTER) == made
+
+
 def test_a_deal_of_the_first_pass_found_in_the_second_is_not_put_into_the_future() -> None:
     """What the measured offset would put ahead of now was written with the other one."""
     made, found = AUTUMN_EU - timedelta(minutes=2), AUTUMN_EU + timedelta(minutes=3)
