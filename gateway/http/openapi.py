@@ -175,7 +175,7 @@ def _answers(route: Route, schemas: Mapping[Any, Any]) -> dict[str, object]:
         if route.streams:
             answer["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
         elif kind is None:
-            answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
+            answer["content"] = {route.media: {"schema": {"type": "string"}}}
         else:
             answer["content"] = {"application/json": {"schema": schemas[kind]}}
         if status in (201, 202):

@@ -56,6 +56,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     streams     whether its answer goes on for as long as the caller reads
     partners    whether a partner who visits a page of their own may read it too, without a key;
                 the handler then asks `call.reaches_partner` or `call.reaches_contract`
+    media       of answers that are not JSON
     params      the query parameters
     problems    codes of this route's own; the usual ones are added by `openapi.py`
     """
@@ -70,6 +71,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool = False
     streams: bool = False
     partners: bool = False
+    media: str = "text/plain"
     params: Any = None
     problems: tuple[str, ...] = ()
 

@@ -118,11 +118,11 @@ function make(currency, box, start, data, card) {
   const narrow = box.clientWidth < 420;
   const options = {
     width: box.clientWidth, height: box.clientHeight, legend: { show: false },
-    padding: [8, 14, 0, 0], cursor: { y: false, drag: { x: false, y: false } },
+    padding: [8, 20, 0, 0], cursor: { y: false, drag: { x: false, y: false } },
     scales: { x: { time: true, range: [start, start + DAY_S] }, y: { range: reach } },
     axes: [
-      { ...axis, splits: Array.from({ length: narrow ? 5 : 9 }, (_, n) => start + (n * DAY_S) / (narrow ? 4 : 8)), values: (_, at) => at.map((each) => (each === start + DAY_S ? "24:00" : hour(each))) },
-      { ...axis, size: 64, values: (_, at) => at.map((each) => each.toLocaleString("en", { maximumFractionDigits: 2 }).replaceAll(",", "\u202f")) },
+      { ...axis, size: 30, splits: Array.from({ length: narrow ? 5 : 9 }, (_, n) => start + (n * DAY_S) / (narrow ? 4 : 8)), values: (_, at) => at.map((each) => (each === start + DAY_S ? "24:00" : hour(each))) },
+      { ...axis, size: wide, values: (_, at) => at.map((each) => each.toLocaleString("en", { maximumFractionDigits: 2 }).replaceAll(",", "\u202f")) },
     ],
     series: [{}, { stroke: line, fill: wash, width: 2, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) }],
     hooks: {
@@ -135,6 +135,8 @@ function make(currency, box, start, data, card) {
   charts.set(currency, { start, plot: new uPlot(options, data, box) });
 }
 
+// As wide as the widest label of the axis.
+const wide = (_, labels) => 16 + 7.5 * Math.max(0, ...(labels ?? []).map((label) => label.length));
 const reach = (_, least, most) => [Math.min(0, least), most > 0 ? most * 1.1 : 1];
 
 function byTheHour(card, minutes, sums) {
@@ -289,25 +291,39 @@ async function why(button) {
   }
 }
 
-const words = (name) => (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
-const empty = (value) => value === null || value === "" || (Array.isArray(value) && value.length === 0);
+const moment = (text) => `${text.slice(0, 10)} ${text.slice(11, 19)} UTC`;
 
-function explained(value) {
-  if (Array.isArray(value)) {
-    const list = element("ol");
-    for (const each of value) list.appendChild(element("li")).append(explained(each));
-    return list;
+// The steps by which the line came about, each with its exact numbers, as sentences.
+function steps({ line, fact, attribution, base, levels, before, rounding, amount, agrees }) {
+  const unit = line.currency;
+  const mine = levels.find((each) => each.level === line.level && each.contract === line.contract);
+  const was = before.find((each) => each.level === line.level && each.contract === line.contract);
+  const said = [];
+  if (rounding) {
+    said.push(
+      `Lines pay whole units of ${unit}; what each leaves over is added up by month, here that of ${rounding.period.slice(0, 7)}.`,
+      `Before this batch ${rounding.before} was left over, after it ${rounding.after}.`,
+      `Of that ${rounding.paid} had been paid already.`,
+    );
   }
-  if (typeof value === "object" && value !== null) {
-    const list = element("dl");
-    for (const [name, each] of Object.entries(value)) {
-      if (empty(each)) continue;
-      list.append(element("dt", words(name)));
-      list.appendChild(element("dd")).append(explained(each));
-    }
-    return list;
-  }
-  return document.createTextNode(value === true ? "yes" : value === false ? "no" : String(value));
+  if (fact) said.push(`Deal ${fact.ticket} on ${fact.server}, ${moment(fact.at)}: ${fact.lots} lots ${fact.symbol}, of which ${fact.closed} closed a position.`);
+  if (fact?.version > 1) said.push(`It was changed on the platform; this is version ${fact.version} of it.`);
+  if (attribution?.since) said.push(`The client came through contract ${attribution.contract}, since ${moment(attribution.since)}.`);
+  if (mine?.plan_hash) {
+    const rule = mine.rule ? `${mine.per_lot} ${unit} a lot, by its rate for ${mine.rule}` : "nothing: it has no rate for the symbol";
+    said.push(`Plan ${mine.plan}, version ${mine.plan_version} (${mine.plan_hash.slice(0, 12)}), pays ${rule}.`);
+  } else if (mine) said.push("No plan was in force.");
+  if (mine && mine.level > 1) said.push(`At level ${mine.level} of the chain, ${mine.below} a lot is paid below and ${mine.earned} is left.`);
+  if (mine) said.push(`${mine.earned} a lot times ${base} lots is exactly ${mine.exact} ${unit}: ${mine.amount} in whole units, and ${mine.left} is carried.`);
+  if (was) said.push(`The version before it gave ${was.amount}; the line is the difference.`);
+  said.push(agrees ? `Computed again from what is stored: ${amount} ${unit}, as the line says.` : `Computed again it is ${amount} ${unit}, which is not what the line says: please tell us.`);
+  return said;
+}
+
+function explained(said) {
+  const list = element("ol");
+  for (const step of steps(said)) list.append(element("li", step));
+  return list;
 }
 
 // --- the connection ------------------------------------------------------------------------------

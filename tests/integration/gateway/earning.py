@@ -1,21 +1,21 @@
 """Partners who earn: deals landed in a test's database and accrued by the real service.
 
-It knows how a deal gets from landing to lines and balances. It refuses to fake any step but the
-question whose client a login is: here a test says so.
+It knows how a deal gets from landing to lines and balances: clients come through contracts by the
+API, and their accounts are rows, as if a platform had made them. It refuses to fake anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import Any
 
 import asyncpg
 
+from gateway.flows import attributions
 from gateway.flows.accruing import Accruing
 from gateway.owners import Ownership
 from gateway.people import partners
@@ -23,14 +23,17 @@ from ledger import deals
 from ledger import queries as ledger_queries
 from ledger.connections import connect_writer
 from ledger.facts import DEAL, Deal
-from ledger.rebates.inputs import Dated
 from ledger.rebates.writer import Committed
 from tests.integration.gateway.conftest import BOOK, Api
 from tests.support.servers import Database
 from tests.unit.ledger.values import deal
 
 SERVER = "mt5-live"
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+ACCOUNT = """
+INSERT INTO bridge.account (id, version, client_id, book, server, entity, brand, account_type,
+    currency, platform_group, leverage, rights, login, state, correlation, created, updated)
+VALUES ($1, 1, $2, $3, $4, $5, $6, 'standard', $7, 'g', 100, 0, $8, 'verified', 'c', $9, $9)
+"""
 
 
 class Nobody:
@@ -46,7 +49,7 @@ class Earner:
     def __init__(self, api: Api, database: Database, book: int = 1) -> None:
         self.api = api
         self.book = book
-        self.logins: dict[int, str] = {}
+        self._logins: dict[str, int] = {}
         self._database = database
         self._tickets = count(1)
         self._reached = 0
@@ -54,9 +57,8 @@ class Earner:
         self._feed = 0
 
     async def earns(self, contract: Mapping[str, Any], *lots: str, **changes: Any) -> list[Deal]:
-        """Clients of this contract close deals of these lots; returns once they are accrued."""
-        login = int.from_bytes(contract["id"].encode()[-6:])
-        self.logins[login] = contract["id"]
+        """A client of this contract closes deals of these lots; returns once they are accrued."""
+        login = self._logins.get(contract["id"]) or await self._account(contract)
         at = changes.pop("at", self.api.clock.now())
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         made = [
@@ -91,7 +93,7 @@ class Earner:
             book=self.book, entity="fx-eu", ownership=owner,
             connect=partial(connect_writer, self._database.daemon_dsn, transaction_s=2.0),
             pool=api.pool, lane=api.lane, contracts=partners.read_contracts,
-            attributions=self._attributions, tell=self._tell, observer=Nobody(),
+            attributions=attributions.of_logins, tell=self._tell, observer=Nobody(),
             ids=api.parts.ids, now=clock.now, monotonic=clock.monotonic,
         )  # fmt: skip
         working = asyncio.create_task(owner.run(self._accruing.run))
@@ -101,10 +103,19 @@ class Earner:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
 
-    async def _attributions(
-        self, conn: asyncpg.Connection, server: str, logins: Sequence[int]
-    ) -> Mapping[int, Dated]:
-        return {login: ((LONG_AGO, self.logins[login]),) for login in logins}
+    async def _account(self, contract: Mapping[str, Any]) -> int:
+        """The login of a new client who came through the contract."""
+        ids, login = self.api.parts.ids, 5001 + len(self._logins)
+        client = await self.api.new_client(
+            f"c-{login}", brand=contract["brand"], currency=contract["currency"],
+            attribution={"code": contract["code"]},
+        )  # fmt: skip
+        await self.api.owner.execute(
+            ACCOUNT, ids.new("AC"), client["id"], self.book, SERVER, contract["entity"],
+            contract["brand"], contract["currency"], login, self.api.clock.now(),
+        )  # fmt: skip
+        self._logins[contract["id"]] = login
+        return login
 
     def _tell(self, batch: Committed) -> None:
         self._reached = batch.reached

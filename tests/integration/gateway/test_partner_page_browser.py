@@ -337,6 +337,25 @@ async def test_new_lines_leave_what_is_being_read_in_peace(ground: Ground) -> No
     await expect(focused).to_have_count(1)
 
 
+async def test_a_line_explains_itself_in_sentences(ground: Ground) -> None:
+    """Deal, attribution, plan, rate and rounding with their numbers, and that it agrees."""
+    contract = await ground.api.new_contract()
+    await ground.earner.earns(contract, "0.5")
+    visitor = await ground.visitor(contract)
+    await visitor.is_live()
+    await visitor.rows.first.get_by_role("button").click()
+    steps = visitor.page.locator(".why li")
+
+    await expect(steps.first).to_contain_text("0.5 lots EURUSD", timeout=WAIT_MS)
+    said = " ".join(await steps.all_inner_texts())
+
+    assert "5.00 EUR a lot" in said
+    assert f"through contract {contract['id']}" in said
+    assert "0.5 lots is exactly 2.50 EUR" in said
+    assert "2.50 EUR, as the line says" in said
+    assert visitor.troubles.said == []
+
+
 async def test_totals_are_spoken_seldom(ground: Ground) -> None:
     """A reader of the screen is told the sums, not each change of them."""
     contract = await ground.api.new_contract()
