@@ -30,6 +30,7 @@ from gateway.http import (
     deposits,
     events,
     house,
+    pages,
     partners,
     stream,
 )
@@ -244,6 +245,32 @@ ROUTES: Final = (
         summary="Watch a partner's balances: Server-Sent Events, each the whole state",
         responses={200: None},
     ),
+    # the partner's page
+    Route(
+        method="POST", path="/v1/partners/{id}/page-link", scope="partners:read",
+        handler=pages.link, summary="Give out a link to a partner's page: works once, for a while",
+        responses={200: pages.PageLink}, problems=("not-found",),
+    ),
+    Route(
+        method="GET", path="/v1/partners/{id}/day", scope="partners:read", handler=pages.day,
+        partners=True, summary="Read the running day by the minute",
+        responses={200: pages.DayView},
+    ),
+    Route(
+        method="GET", path="/partners/{id}", scope=PUBLIC, handler=pages.show, media="text/html",
+        summary="A partner's page: opened by a link, then by the visit's cookie",
+        responses={200: None, 303: None, 401: None, 404: None}, problems=("limit-exceeded",),
+    ),
+    Route(
+        method="GET", path="/partners/{id}/lines", scope=PUBLIC, handler=pages.rows,
+        media="text/html", summary="The newest rows of a partner's page",
+        responses={200: None}, problems=("unauthenticated", "not-found", "limit-exceeded"),
+    ),
+    Route(
+        method="GET", path="/assets/{hash}/{name}", scope=PUBLIC, handler=pages.asset,
+        media="application/octet-stream", summary="A file of the pages, for ever the same",
+        responses={200: None}, problems=("not-found",),
+    ),
     # providers
     Route(
         method="POST", path="/v1/psps/{psp}/webhooks", scope=PUBLIC, handler=house.notice,
@@ -286,7 +313,7 @@ def build(parts: Parts, *, commands: bool = True) -> web.Application:
     app = web.Application(middlewares=[_outside(parts)], client_max_size=parts.body_bytes_max)
     app[DESCRIPTION] = document(ROUTES, parts.version)
     for route in ROUTES:
-        if route.path.startswith("/v1/") and not commands:
+        if route.path.startswith(("/v1/", "/partners/", "/assets/")) and not commands:
             continue
         app.router.add_route(route.method, route.path, Serving(route, parts).answer)
     app.on_shutdown.append(_close_streams(parts))
