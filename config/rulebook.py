@@ -140,7 +140,7 @@ class Feed(Part, frozen=True, kw_only=True):
     masks: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=1024)], ...], Meta(min_length=1)
     ] = ("*",)
-    poll_s: Seconds = 1.0  # pause between looks
+    poll_s: Seconds = 0.5  # pause between looks
     overlap_s: Annotated[int, Meta(ge=1, le=3600)] = 10  # each look begins so long before its end
     ahead_s: Annotated[int, Meta(ge=1, le=3600)] = 60  # and asks so far beyond the server's now
     window_s: Annotated[int, Meta(ge=1, le=86_400)] = 3600  # the most that one call asks for
