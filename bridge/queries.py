@@ -176,7 +176,5 @@ UPDATE bridge.login_range SET next = $3 WHERE server = $1 AND range_from = $2
 """
 
 HOLDERS: Final = """
-SELECT a.login, a.book, a.client_id, a.id
-  FROM unnest($2::bigint[]) AS u (login)
-  JOIN bridge.account AS a ON a.server = $1 AND a.login = u.login
+SELECT login, book, client_id, id FROM bridge.account WHERE server = $1 AND login = ANY($2::bigint[])
 """

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+# A writer's plans may have been made while a table was empty, when a scan of all of it is as good as
+# any. Where many keys are looked up at once each is a lookup of its own therefore: OFFSET 0 keeps
+# the planner from turning the join round.
+
 # A newer owner's epoch stays: then no row comes back.
 OPEN_FEED: Final = """
 INSERT INTO ledger.feed_cursor AS c (server, epoch) VALUES ($1, $2)
@@ -39,8 +43,11 @@ SELECT d.book_id, d.version, {_DEAL}
 OPENINGS: Final = """
 SELECT u.book_id, u.login, u.position, d.at, d.ticket, d.entry
   FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS u (book_id, login, position)
-  JOIN ledger.deal d ON d.book_id = u.book_id AND d.feed = $1 AND d.login = u.login
-       AND d.position = u.position AND d.entry IN (0, 2) AND d.position > 0
+ CROSS JOIN LATERAL (
+       SELECT o.at, o.ticket, o.entry FROM ledger.deal o
+        WHERE o.book_id = u.book_id AND o.feed = $1 AND o.login = u.login AND o.position = u.position
+          AND o.entry IN (0, 2) AND o.position > 0
+       OFFSET 0) d
 """
 
 # The last number of each book after so many more; the rows stay locked to the commit.
@@ -70,9 +77,13 @@ RETURNING reason, subject
 # booked from here settles itself.
 SETTLE: Final = """
 UPDATE ledger.deal_parked p SET landed = clock_timestamp()
-  FROM unnest($2::bigint[], $3::smallint[], $4::bytea[]) AS u (ticket, phase, content)
- WHERE p.feed = $1 AND p.ticket = u.ticket AND p.phase = u.phase AND p.landed IS NULL
-   AND ($5::boolean OR p.content = u.content)
+ WHERE p.ctid = ANY (ARRAY(
+       SELECT w.ctid FROM unnest($2::bigint[], $3::smallint[], $4::bytea[]) AS u (ticket, phase, content)
+        CROSS JOIN LATERAL (
+              SELECT d.ctid, d.content, d.landed FROM ledger.deal_parked d
+               WHERE d.feed = $1 AND d.ticket = u.ticket AND d.phase = u.phase
+              OFFSET 0) w
+        WHERE w.landed IS NULL AND ($5::boolean OR w.content = u.content)))
 RETURNING p.reason, p.subject
 """
 
@@ -82,8 +93,10 @@ SELECT EXISTS (SELECT FROM ledger.deal_parked WHERE feed = $1 AND landed IS NULL
 
 STILL_WAITING: Final = """
 SELECT u.reason, u.subject FROM unnest($2::text[], $3::text[]) AS u (reason, subject)
- WHERE EXISTS (SELECT FROM ledger.deal_parked p
-                WHERE p.feed = $1 AND p.reason = u.reason AND p.subject = u.subject AND p.landed IS NULL)
+ CROSS JOIN LATERAL (
+       SELECT FROM ledger.deal_parked p
+        WHERE p.feed = $1 AND p.reason = u.reason AND p.subject = u.subject AND p.landed IS NULL
+        LIMIT 1) w
 """
 
 # One step through the index for each subject, however many rows wait for it.
@@ -117,12 +130,15 @@ SELECT d.no, d.version, {_DEAL}
   FROM ledger.deal d WHERE d.book_id = $1 AND d.feed = $2 AND d.no > $3 ORDER BY d.no LIMIT $4
 """  # noqa: S608 - columns of ours
 
-# All versions before the given ones, oldest first: the first says which deal it is.
+# Of each edit the versions before it: the first says which deal it is.
 EARLIER: Final = f"""
 SELECT d.no, d.version, {_DEAL}
   FROM unnest($3::bigint[], $4::smallint[], $5::smallint[]) AS u (ticket, phase, version)
-  JOIN ledger.deal d ON d.book_id = $1 AND d.feed = $2 AND d.ticket = u.ticket AND d.phase = u.phase
-       AND (d.version = 1 OR d.version = u.version - 1)
+ CROSS JOIN LATERAL (
+       SELECT * FROM ledger.deal e
+        WHERE e.book_id = $1 AND e.feed = $2 AND e.ticket = u.ticket AND e.phase = u.phase
+          AND e.version < u.version
+        ORDER BY e.version OFFSET 0) d
 """  # noqa: S608 - columns of ours
 
 FEEDS: Final = """

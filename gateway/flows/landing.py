@@ -36,7 +36,7 @@ log = logging.getLogger("gateway.landing")
 
 ITEM: Final = "deal-parked"
 ACTOR: Final = "brokerd"
-DEALS_MAX: Final = 2_000  # in one transaction: a fraction of what its limit allows
+DEALS_MAX: Final = 500  # in one transaction: the loop is held a few milliseconds at most
 LOGINS_KEPT: Final = 200_000  # remembered before the cache starts anew
 RETRY_S: Final = 2.0  # how often what waits is looked at
 SUBJECTS_MAX: Final = 1_000  # causes looked at at once

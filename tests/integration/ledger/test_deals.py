@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from ledger import deals
+from ledger import deals, queries_deals
 from ledger.deals import Fenced, Landed
 from ledger.facts import Deal
 from ledger.verdicts import Parked, Reason, park, park_unread
@@ -220,6 +220,27 @@ async def test_an_opening_of_an_earlier_landing_is_found(feed: Feed) -> None:
     assert await feed.rows("ticket, opened") == [
         (1, None), (2, NOON - timedelta(seconds=60)), (3, None)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "found_by"),
+    [
+        ("NEWEST", "smallint, bigint[], smallint[]", "ticket = u.ticket"),
+        ("OPENINGS", "smallint, smallint[], bigint[], bigint[]", "login = u.login"),
+        ("SETTLE", "smallint, bigint[], smallint[], bytea[], boolean", "ticket = u.ticket"),
+        ("STILL_WAITING", "smallint, text[], text[]", "subject = u.subject"),
+        ("EARLIER", "smallint, smallint, bigint[], smallint[], smallint[]", "ticket = u.ticket"),
+    ],
+)
+async def test_a_plan_made_on_empty_tables_looks_each_key_up(
+    house: House, name: str, types: str, found_by: str
+) -> None:
+    """A writer plans once, perhaps on its first day: its lookups must not become scans."""
+    conn = await house.connect()
+    await conn.execute(f"PREPARE lookup ({types}) AS {getattr(queries_deals, name)}")
+    nothing = ", ".join(["NULL"] * (types.count(",") + 1))
+    plan = [row[0] for row in await conn.fetch(f"EXPLAIN EXECUTE lookup ({nothing})")]
+    assert any("Index Cond" in line and found_by in line for line in plan), "\n".join(plan)
 
 
 @pytest.mark.parametrize(
