@@ -34,16 +34,18 @@ from bridge.provision import Provisioner, new_passwords
 from bridge.session import Server, SessionState, SessionStatus
 from config.findings import Finding
 from config.log import event, set_up
+from config.rulebook import Entity, Rulebook
 from config.rulebook import Feed as FeedTerms
 from config.rulebook import Platform as PlatformRules
-from config.rulebook import Rulebook
 from config.settings import PlatformServer, Settings, peers
 from gateway import migrate
 from gateway.control import access, idempotency, items, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
 from gateway.flows import queries as flow_queries
+from gateway.flows.accruing import Accruing
 from gateway.flows.approving import Approving
+from gateway.flows.attributions import of_logins
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.faults import away
@@ -68,6 +70,7 @@ from gateway.lifecycle import Lifecycle
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from gateway.opening import Addresses, Clocks, open_pool, open_redis, open_servers, real_clocks
 from gateway.owners import LIMIT_S, Ownership
+from gateway.people.partners import read_contracts
 from gateway.people.visits import Visits
 from gateway.servers import ServersError
 from ledger import deals
@@ -76,6 +79,7 @@ from ledger.connections import connect_writer
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.lane import Lane, LaneLimits
+from ledger.rebates import reads as rebate_reads
 from ledger.units import Change
 from router.attempts import Attempts, terminals
 from router.health import Breakers
@@ -235,7 +239,7 @@ class House:
         self.emit = Emitter(clocks.now)
         self.platforms: dict[str, tuple[Ownership, Platform, Pool]] = {}
         self.feeds: dict[str, tuple[Ownership, Feed]] = {}
-        self.wakes: dict[int, Callable[[], None]] = {}  # whoever accrues a book here
+        self.books: dict[int, tuple[Ownership, Accruing]] = {}
         limits = LaneLimits(
             batch_max=settings.lanes.batch_max,
             queue_max=settings.lanes.waiting_max,
@@ -294,6 +298,8 @@ class House:
         self.mapping = _compiled(bridge.mapping.compile(self.book))
         for each in self.book.platforms:
             self._platform(each)
+        for entity in self.book.entities:
+            self._accrual(entity)
         commands = "api" in self.settings.process.roles
         self.app = app.build(self._parts(redis), commands=commands)
 
@@ -379,11 +385,24 @@ class House:
         self.feeds[server] = (owner, feed)
         return {"feed": feed.run, "parked": landings.run}
 
+    def _accrual(self, entity: Entity) -> None:
+        """What partners earn in a book, while we own it."""
+        owner = self.owner(f"book:{entity.book}")
+        accruing = Accruing(
+            book=entity.book, entity=entity.id, ownership=owner,
+            connect=partial(connect_writer, self._addresses.dsn), pool=self.pool,
+            lane=self.counted, contracts=read_contracts, attributions=of_logins,
+            tell=self.live.told, observer=self.metrics, ids=self.ids, now=self.clocks.now,
+            monotonic=self.clocks.monotonic,
+        )  # fmt: skip
+        self.books[entity.book] = (owner, accruing)
+        self.life.watch(f"accrual:{entity.book}", accruing.trouble)
+
     def _landed(self, books: tuple[int, ...]) -> None:
         """Deals of these books were committed: wake whoever accrues them here."""
         for book in books:
-            if book in self.wakes:
-                self.wakes[book]()
+            if book in self.books:
+                self.books[book][1].wake()
 
     def _wake(self, server: str) -> None:
         if server in self.platforms:
@@ -449,6 +468,7 @@ class House:
                 self.metrics.outbox([tuple(row) for row in rows], self.clocks.now())
                 self.metrics.items(await items.count_open(conn))
                 self.metrics.waiting(await deals.count_waiting(conn))
+                self.metrics.accruing(await rebate_reads.behind(conn))
         except Exception as error:
             if not away(error):
                 raise
@@ -499,6 +519,9 @@ class House:
         if "sessions" in parts:
             for name, (owner, platform, _) in self.platforms.items():
                 services.append((f"platform:{name}", owner.run(platform.run)))
+        if "accrual" in parts:
+            for number, (owner, accruing) in self.books.items():
+                services.append((f"book:{number}", owner.run(accruing.run)))
         return services
 
     async def _purge(self) -> None:

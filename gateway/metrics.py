@@ -19,6 +19,8 @@ from prometheus_client.exposition import generate_latest
 from bridge import rows as platform_rows
 from bridge.session import SessionState
 from ledger.deals import Landed
+from ledger.rebates.reads import Behind
+from ledger.rebates.writer import Committed
 from ledger.units import Change, Done, Left, Unit
 from router import rows as payment_rows
 
@@ -54,6 +56,7 @@ class GatewayMetrics:
         self._books(registry)
         self._peers(registry)
         self._deals(registry)
+        self._rebates(registry)
         self._live(registry)
         self._outcomes(registry)
         self._house(registry)
@@ -143,6 +146,28 @@ class GatewayMetrics:
         self.deals_waiting = Gauge(
             "brokerd_deals_waiting", "Deals that wait beside the books, by reason.",
             ["server", "reason"], registry=registry,
+        )  # fmt: skip
+
+    def _rebates(self, registry: CollectorRegistry) -> None:
+        self.deals_accrued = Counter(
+            "brokerd_deals_accrued", "Landed deals that a committed batch accrued.", ["book"],
+            registry=registry,
+        )  # fmt: skip
+        self.rebate_lines = Counter(
+            "brokerd_rebate_lines", "Rebate lines of committed batches, by reason.",
+            ["book", "reason"], registry=registry,
+        )  # fmt: skip
+        self.accrual_seconds = Histogram(
+            "brokerd_accrual_batch_seconds", "From reading a batch's deals to its commit.",
+            ["book"], buckets=_BATCH_S, registry=registry,
+        )  # fmt: skip
+        self.accrual_waiting = Gauge(
+            "brokerd_accrual_waiting_deals", "Landed deals that are not accrued yet.", ["book"],
+            registry=registry,
+        )  # fmt: skip
+        self.accrual_lag = Gauge(
+            "brokerd_accrual_lag_seconds", "How long ago the oldest of them was landed.", ["book"],
+            registry=registry,
         )  # fmt: skip
 
     def _live(self, registry: CollectorRegistry) -> None:
@@ -283,6 +308,20 @@ class GatewayMetrics:
         self.deals_waiting.clear()
         for server, reason, count in rows:
             self.deals_waiting.labels(server, reason).set(count)
+
+    def accrued(self, batch: Committed, seconds: float) -> None:
+        """A batch of accrual is committed."""
+        book = str(batch.book)
+        self.deals_accrued.labels(book).inc(batch.deals)
+        for reason, lines in batch.reasons.items():
+            self.rebate_lines.labels(book, reason.lower()).inc(lines)
+        self.accrual_seconds.labels(book).observe(seconds)
+
+    def accruing(self, rows: Iterable[Behind]) -> None:
+        """How far each book's accrual is behind what is landed."""
+        for row in rows:
+            self.accrual_waiting.labels(str(row.book)).set(row.deals)
+            self.accrual_lag.labels(str(row.book)).set(row.seconds)
 
     def watched(self, readers: int) -> None:
         """So many read streams now."""

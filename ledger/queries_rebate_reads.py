@@ -194,6 +194,16 @@ SELECT a.book_id, a.currency,
  ORDER BY a.book_id, a.currency
 """
 
+BEHIND: Final = """
+SELECT f.book_id, sum(f.landed - coalesce(p.reached, 0))::bigint AS deals,
+       coalesce(max(extract(epoch FROM clock_timestamp() - d.landed)), 0)::float8 AS seconds
+  FROM ledger.feed_book f
+  LEFT JOIN ledger.accrual_position p ON p.book_id = f.book_id AND p.feed = f.feed
+  LEFT JOIN ledger.deal d
+    ON d.book_id = f.book_id AND d.feed = f.feed AND d.no = coalesce(p.reached, 0) + 1
+ GROUP BY f.book_id ORDER BY f.book_id
+"""
+
 # -- evidence: what a batch's lines follow from --------------------------------------------------
 
 BATCH: Final = """

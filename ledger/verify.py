@@ -7,6 +7,7 @@ other rooms (`gateway/verify.py` joins them) and to change anything.
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from importlib.resources import files
 from typing import Final
 
@@ -15,7 +16,10 @@ import msgspec
 
 from ledger import queries as q
 from ledger import queries_deals as qd
-from ledger.chart import ACCOUNTS
+from ledger import queries_rebate_verify as qr
+from ledger.chart import ACCOUNTS, ENTRIES
+from ledger.rebates import reads
+from ledger.rebates.lines import LineKind
 
 
 class Wrong(msgspec.Struct, frozen=True):
@@ -37,7 +41,12 @@ INVARIANTS: Final = {
     "deal-numbers": qd.DEAL_NUMBERS,
     "deal-versions": qd.DEAL_VERSIONS,
     "deal-off-feed": qd.DEALS_OFF_FEEDS,
+    "batch-numbers": qr.BATCH_NUMBERS,
+    "batch-altered": qr.BATCHES_ALTERED,
 }
+
+TOLD: Final = ("currency", "accrued", "held", "payable", "today", "lines", "version")
+TOLD_MAX: Final = 1_000  # contracts in one statement
 
 _TRIGGER: Final = re.compile(r"^(?=CREATE TRIGGER (\w+))(CREATE TRIGGER [^;]+);", re.MULTILINE)
 _FUNCTION: Final = re.compile(
@@ -141,9 +150,41 @@ async def verify(conn: asyncpg.Connection) -> list[Wrong]:
         wrong += _rows("account-off-chart", await conn.fetch(q.ACCOUNTS_OFF_CHART, *chart))
         hold_kind = ACCOUNTS["client_hold"].number
         wrong += _rows("hold-off-books", await conn.fetch(q.HOLDS_OFF_BOOKS, hold_kind))
+        wrong += await _rebates(conn)
         for bond in (_triggers, _functions, _constraints, _grants):
             wrong += await bond(conn)
         return wrong
+
+
+async def _rebates(conn: asyncpg.Connection) -> list[Wrong]:
+    """Lines, postings and sums of what partners earned say the same, and so does what is told."""
+    accrued, kind = ACCOUNTS["partner_accrued"].number, ENTRIES["accrual"]
+    sums = await conn.fetch(qr.SUMS, accrued, int(LineKind.ROUNDING), kind)
+    entries = await conn.fetch(qr.ENTRIES_WITHOUT_BATCHES, kind)
+    return [
+        *(Wrong(str(row["code"]), str(row["subject"]), str(row["detail"])) for row in sums),
+        *_rows("entry-without-batch", entries),
+        *await _told(conn),
+    ]
+
+
+async def _told(conn: asyncpg.Connection) -> list[Wrong]:
+    """What streams tell of a contract is what postings and batches come to."""
+    today = (await conn.fetchval(qr.NOW)).astimezone(UTC).date()
+    rows = await conn.fetch(qr.STREAM, list(reads.KINDS), today)
+    wrong = []
+    for start in range(0, len(rows), TOLD_MAX):
+        part = rows[start : start + TOLD_MAX]
+        told = await reads.contract_balances(
+            conn, [(row["book_id"], row["owner"]) for row in part], today
+        )
+        for row, tells in zip(part, told, strict=True):
+            books = {name: row[name] for name in TOLD}
+            says = {name: getattr(tells, name) for name in TOLD}
+            if says != books:
+                detail = f"tells {says}, the books say {books}"
+                wrong.append(Wrong("stream-off-books", row["owner"], detail))
+    return wrong
 
 
 def _rows(code: str, rows: list[asyncpg.Record]) -> list[Wrong]:

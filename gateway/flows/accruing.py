@@ -196,11 +196,17 @@ class Accruing:
         self, reader: asyncpg.Connection, pipeline: Pipeline, feed: int, server: str,
         taken: Sequence[LandedDeal],
     ) -> None:  # fmt: skip
-        """Have the engine know whose clients all these logins are."""
+        """Have the engine know whose clients all these logins are. Raises Moved: what they came
+        through may be newer than what the engine knows.
+        """
         unknown = pipeline.engine.unknown(feed, taken)
-        if unknown:
-            found = await self._attributions(reader, server, sorted(unknown))
-            pipeline.engine.learn(feed, found)
+        if not unknown:
+            return
+        found = await self._attributions(reader, server, sorted(unknown))
+        known, version = pipeline.engine.inputs.version, await inputs.version(reader, self.book)
+        if version != known:
+            raise Moved(f"inputs {version}, read as {known}")
+        pipeline.engine.learn(feed, found)
 
     def _committed(self, batch: Committed) -> None:
         self._well()

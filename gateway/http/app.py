@@ -29,9 +29,11 @@ from gateway.http import (
     control,
     deposits,
     events,
+    explanations,
     house,
     pages,
     partners,
+    rebates,
     stream,
 )
 from gateway.http.calls import Call
@@ -270,6 +272,31 @@ ROUTES: Final = (
         method="GET", path="/assets/{hash}/{name}", scope=PUBLIC, handler=pages.asset,
         media="application/octet-stream", summary="A file of the pages, for ever the same",
         responses={200: None}, problems=("not-found",),
+    ),
+    # what partners earned
+    Route(
+        method="GET", path="/v1/partners/{id}/balances", scope="partners:read",
+        handler=rebates.balances, partners=True, params=rebates.BalancesParams,
+        summary="Read a partner's balances, now or as of a closed moment",
+        responses={200: rebates.PartnerBalances}, problems=("not-closed",),
+    ),
+    Route(
+        method="GET", path="/v1/partners/{id}/lines", scope="partners:read",
+        handler=rebates.lines, partners=True, params=rebates.LinesParams,
+        summary="List what deals paid a partner's contract, in order or the newest first",
+        responses={200: rebates.LinePage}, problems=("contract-needed",),
+    ),
+    Route(
+        method="GET", path="/v1/rebates/liability", scope="partners:read",
+        handler=rebates.owed, params=rebates.LiabilityParams,
+        summary="Read what is owed to partners, by entity and currency",
+        responses={200: rebates.LiabilityList}, problems=("not-closed", "not-found"),
+    ),
+    Route(
+        method="GET", path="/v1/rebates/{line}/explanation", scope="partners:read",
+        handler=explanations.explanation, partners=True,
+        summary="Compute a line again from what is stored, and say every step",
+        responses={200: explanations.ExplanationView},
     ),
     # providers
     Route(

@@ -101,7 +101,7 @@ async def balances(call: Call) -> web.Response:
     asked = call.params(BalanceParams)
     if asked.kind and asked.kind not in ACCOUNTS:
         raise Refusal("account-kind-unknown", f"the chart has no {asked.kind!r}")
-    books = _books(call, asked.entity)
+    books = entities_of(call, asked.entity)
     async with call.parts.pool.acquire() as conn:
         found = await closed(
             reads.balances(
@@ -120,7 +120,7 @@ async def balances(call: Call) -> web.Response:
 async def entries(call: Call) -> web.Response:
     """GET /v1/ledger/entries."""
     asked = call.params(EntryParams)
-    books = _books(call, asked.entity)
+    books = entities_of(call, asked.entity)
     async with call.parts.pool.acquire() as conn:
         found = await closed(
             reads.entries(
@@ -140,7 +140,7 @@ async def entries(call: Call) -> web.Response:
 async def entry(call: Call) -> web.Response:
     """GET /v1/ledger/entries/{id}."""
     text = call.path("id")
-    books = _books(call, "")
+    books = entities_of(call, "")
     if text.isascii() and text.isdigit() and len(text) < 19:
         async with call.parts.pool.acquire() as conn:
             found = await reads.entry(conn, list(books), int(text))
@@ -149,7 +149,7 @@ async def entry(call: Call) -> web.Response:
     raise not_found("entry", text)
 
 
-def _books(call: Call, entity: str) -> dict[int, str]:
+def entities_of(call: Call, entity: str) -> dict[int, str]:
     """The books within the caller's reach, by number, with the entity each belongs to."""
     reach = {
         each.book: each.id
@@ -177,7 +177,7 @@ def _balance(held: reads.Balance, books: dict[int, str]) -> BalanceView:
         kind=held.kind,
         owner=held.owner,
         currency=held.currency,
-        balance=_text(held.minor, held.currency),
+        balance=amount_text(held.minor, held.currency),
         version=held.version,
     )
 
@@ -200,11 +200,12 @@ def _side(side: reads.Side) -> SideView:
         kind=side.kind,
         owner=side.owner,
         currency=side.currency,
-        amount=_text(side.minor, side.currency),
+        amount=amount_text(side.minor, side.currency),
         version=side.version,
-        balance_after=_text(side.balance_after, side.currency),
+        balance_after=amount_text(side.balance_after, side.currency),
     )
 
 
-def _text(minor: int, code: str) -> str:
+def amount_text(minor: int, code: str) -> str:
+    """Minor units of a currency as the wire writes them."""
     return money.text(minor, money.currency(code).exponent)

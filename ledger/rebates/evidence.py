@@ -105,6 +105,7 @@ class Altered(msgspec.Struct, frozen=True):
 async def explain(conn: asyncpg.Connection, line: Line, sources: Sources) -> Explanation:
     """Compute a line again from what its batch could know."""
     batch = await _batch(conn, line.book, line.batch)
+    assert batch is not None, line
     known = await _inputs(conn, batch, sources)
     if line.kind == LineKind.ROUNDING:
         return await _explain_rounding(conn, line, batch, known, sources)
@@ -126,6 +127,8 @@ async def altered(
 ) -> list[Altered]:
     """Compute a whole batch again: each line that says something else, is missing or too many."""
     batch = await _batch(conn, book, batch_no)
+    if batch is None:
+        return [Altered(f"{book}/{batch_no}", "lines of a batch that is not there")]
     expected = await _expected(conn, batch, sources)
     wrong = []
     for row in await conn.fetch(q.LINES_OF_BATCH, book, batch.feed, batch.first_deal,
@@ -261,10 +264,9 @@ def _next(begin: date) -> date:
 # --- rows ---------------------------------------------------------------------------------------
 
 
-async def _batch(conn: asyncpg.Connection, book: int, batch: int) -> Batch:
+async def _batch(conn: asyncpg.Connection, book: int, batch: int) -> Batch | None:
     row = await conn.fetchrow(q.BATCH, book, batch)
-    assert row is not None, (book, batch)
-    return Batch(*row.values())
+    return None if row is None else Batch(*row.values())
 
 
 async def _inputs(conn: asyncpg.Connection, batch: Batch, sources: Sources) -> Inputs:

@@ -82,6 +82,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     deal: Dealt | None
 
 
+class Behind(msgspec.Struct, frozen=True):
+    """How many landed deals of a book are not accrued yet, and seconds since the oldest landed."""
+
+    book: int
+    deals: int
+    seconds: float
+
+
 async def contract_balances(
     conn: asyncpg.Connection, contracts: Sequence[tuple[int, str]], today: date
 ) -> list[ContractBalances]:
@@ -140,6 +148,11 @@ async def line(conn: asyncpg.Connection, book: int, no: int) -> Line | None:
     """One line, or None when the book has none of this number."""
     row = await conn.fetchrow(q.LINE, book, no)
     return None if row is None else _line(row)
+
+
+async def behind(conn: asyncpg.Connection) -> list[Behind]:
+    """How far the accrual of each book is behind what is landed."""
+    return [Behind(*row.values()) for row in await conn.fetch(q.BEHIND)]
 
 
 def _balances(row: asyncpg.Record) -> ContractBalances:

@@ -34,6 +34,7 @@ def house(error: Exception) -> SimpleNamespace:
     return SimpleNamespace(
         metrics=GatewayMetrics(CollectorRegistry()),
         lane=SimpleNamespace(waiting=7),
+        feeds={},
         life=SimpleNamespace(troubles=lambda: {"database": "away", "redis": ""}),
         pool=Away(error),
     )
