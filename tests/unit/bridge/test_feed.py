@@ -1,164 +1,20 @@
-"""The feed reads every deal of a platform once, whatever its clock, its answers and its faults do.
+"""The feed reads every deal of a platform once, whatever its answers and its faults do.
 
-The platform here is a list of deals with a clock that the test moves; nothing waits.
+What happens where the platform's clock is moved is in `test_feed_switches.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.faults import AnswerLost, Denied, Fault, NothingSent
-from bridge.feed import Cursor, Feed
 from bridge.mt5 import http
-from bridge.mt5.clock import SUMMER_S, is_summer
-from bridge.mt5.deals import Unfit
-from bridge.session import Server, SessionState, SessionStatus
-from config.rulebook import Feed as Terms
-from config.secret import Secret
-from ledger.facts import Deal
-
-START = int(datetime(2026, 1, 15, 12, 0, tzinfo=UTC).timestamp())
-SPRING = int(datetime(2026, 3, 29, 1, 0, tzinfo=UTC).timestamp())
-AUTUMN = int(datetime(2026, 10, 25, 1, 0, tzinfo=UTC).timestamp())
-QUIET = {"sweep_every_s": 2_000_000.0, "deep_every_s": 2_000_000.0}
-
-
-class World:
-    """A platform server, its clock, and the ledger that lands what the feed reads.
-
-    now        seconds, UTC; late_s  how long the session takes to notice that the offset moved
-    """
-
-    def __init__(self, now: int = START, **terms: Any) -> None:
-        self.now = now
-        self.measured = self.offset(now)
-        self.error_s = 0
-        self.live = True
-        self.rows: dict[int, dict[str, str]] = {}
-        self.asked: list[tuple[str, int, int]] = []
-        self.answered: list[int] = []
-        self.faults: list[Fault] = []
-        self.too_many = 10**9
-        self.landed: list[Deal] = []
-        self.unfit: list[Unfit] = []
-        self.cursor = b""
-        self.stored: list[Cursor] = []
-        self.counted: Counter[str] = Counter()
-        self.server = Server(id="s", url="https://h", login=1, password=Secret("p"))
-        self.terms = Terms(**({"history_s": 0} | QUIET | terms))
-        self.feed = self.new_feed()
-
-    @staticmethod
-    def offset(now: int) -> int:
-        """The wall clock's true offset at a moment: two hours, three in summer."""
-        return 7200 + (SUMMER_S if is_summer("eu", now) else 0)
-
-    def new_feed(self) -> Feed:
-        """A feed as a new owner starts it."""
-        return Feed(
-            sessions=self,  # type: ignore[arg-type]
-            terms=self.terms,
-            opened=self.opened,
-            land=self.land,
-            now=lambda: datetime.fromtimestamp(self.now, UTC),
-            observer=self,
-        )
-
-    # what the feed knows of the session
-
-    def status(self) -> SessionStatus:
-        """The session as it is."""
-        state = SessionState.LIVE if self.live else SessionState.BACKING_OFF
-        since = datetime.fromtimestamp(0, UTC)
-        return SessionStatus(
-            server="s", state=state, since=since, offset_s=self.measured, clock_error_s=self.error_s
-        )
-
-    async def call(self, request: http.Request) -> http.Answer:
-        """Deals of a window, both ends included, newest first: the order is nobody's promise."""
-        if not self.live:
-            raise NothingSent("session")
-        if self.faults:
-            raise self.faults.pop(0)
-        query = dict(request.query)
-        since, until = int(query["from"]), int(query["to"])
-        self.asked.append((query["group"], since, until))
-        rows = [row for row in self.rows.values() if since <= int(row["Time"]) <= until]
-        if len(rows) > self.too_many:
-            raise AnswerLost("too-large")
-        self.answered.append(len(rows))
-        body = msgspec.json.encode({"retcode": "0 Done", "answer": rows[::-1]})
-        return http.read_rows(body)
-
-    # what the feed hands on
-
-    async def opened(self) -> bytes:
-        """The cursor as the ledger has it."""
-        return self.cursor
-
-    async def land(self, deals: Sequence[Deal], unfit: Sequence[Unfit], cursor: bytes) -> None:
-        """Deals and place, together."""
-        self.landed += deals
-        self.unfit += unfit
-        self.cursor = cursor
-        self.stored.append(msgspec.json.decode(cursor, type=Cursor))
-
-    def looked(self, server: str, rows: int, repeats: int, deals: int, unfit: int) -> None:
-        self.counted.update(rows=rows, repeats=repeats, deals=deals, unfit=unfit)
-
-    def lagging(self, server: str, lag_s: float) -> None:
-        self.counted["lagging"] += 1
-
-    def feed_failed(self, server: str, reason: str) -> None:
-        self.counted[reason] += 1
-
-    # what happens on the platform
-
-    def trade(self, ticket: int, at: int | None = None, **changes: str) -> int:
-        """A deal made now, or entered now with an earlier time."""
-        moment = self.now if at is None else at
-        shown = moment + self.offset(moment) + self.error_s
-        self.rows[ticket] = {
-            "Deal": str(ticket), "Login": "100001", "Action": "0", "Entry": "1", "Reason": "0",
-            "DigitsCurrency": "2", "Time": str(shown), "TimeMsc": str(shown * 1000),
-            "Symbol": "EURUSD", "Price": "1.1", "Volume": "100", "VolumeExt": "1000000",
-            "Profit": "1.00", "Storage": "0.00", "Commission": "0.00", "PositionID": "1",
-            "Comment": "",
-        } | changes  # fmt: skip
-        return ticket
-
-    async def pass_time(self, seconds: int, each: int = 1) -> None:
-        """Let the clock run, with a look after each step of it."""
-        for _ in range(0, seconds, each):
-            self.now += each
-            await self.feed.look()
-
-    async def restart(self) -> None:
-        """A new owner takes up from what is stored."""
-        self.feed = self.new_feed()
-        await self.feed.open()
-
-    @property
-    def tickets(self) -> list[int]:
-        """What was landed, in order."""
-        return [deal.ticket for deal in self.landed]
-
-
-async def begun(now: int = START, **terms: Any) -> World:
-    """A world whose feed has had its first look."""
-    world = World(now, **terms)
-    await world.feed.open()
-    await world.feed.look()
-    return world
+from tests.unit.bridge.feeding import START, World, begun
 
 
 async def test_a_deal_is_landed_once_however_often_windows_overlap() -> None:
@@ -471,103 +327,6 @@ async def test_faults_are_waited_out_and_shown() -> None:
     async with asyncio.timeout(10):
         with pytest.raises(OSError, match="gone"):
             await running
-
-
-# The switches of the clock. `noticed` is how many seconds the session takes to measure it.
-
-
-async def across(
-    switch: int, noticed: int, trades: Callable[[int], bool], **terms: Any
-) -> tuple[World, dict[int, int]]:
-    """Two hours before a switch to two hours after it, a look each ten seconds."""
-    world = await begun(switch - 7200, **terms)
-    made: dict[int, int] = {}
-    while world.now < switch + 7200:
-        if trades(world.now):
-            made[world.trade(len(made) + 1)] = world.now
-        world.now += 10
-        world.measured = world.offset(world.now - noticed)
-        await world.feed.look()
-    return world, made
-
-
-@pytest.mark.parametrize("switch", [SPRING, AUTUMN])
-@pytest.mark.parametrize("noticed", [0, 40])
-async def test_every_deal_around_a_switch_is_read_and_stands_at_its_time(
-    switch: int, noticed: int
-) -> None:
-    """An hour that is skipped or shown twice hides no deal, moves none and delays none."""
-    world, made = await across(switch, noticed, lambda now: True)
-    assert sorted(world.tickets) == sorted(set(world.tickets)) == list(made)
-    assert {deal.ticket: int(deal.at.timestamp()) for deal in world.landed} == made
-
-
-@pytest.mark.parametrize("switch", [SPRING, AUTUMN])
-async def test_deals_of_the_last_second_before_a_switch_are_not_lost(switch: int) -> None:
-    """They were made after the last look that knew the old offset."""
-    world = await begun(switch - 15)
-    world.trade(1, at=switch - 1)
-    world.trade(2, at=switch)
-    world.now = switch + 3
-    world.measured = world.offset(world.now)
-    await world.feed.look()
-    assert sorted(world.tickets) == [1, 2]
-    assert {deal.ticket: int(deal.at.timestamp()) for deal in world.landed} == {
-        1: switch - 1, 2: switch,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("switch", [SPRING, AUTUMN])
-@pytest.mark.parametrize("ends_after", [60, 1800, 20_000])
-async def test_an_outage_over_a_switch_loses_nothing(switch: int, ends_after: int) -> None:
-    """The walk covers both offsets; outside the repeated hour each deal has its own time."""
-    world = await begun(switch - 20_000)
-    made = {}
-    for number, at in enumerate(range(switch - 19_000, switch + ends_after, 50), start=1):
-        made[world.trade(number, at=at)] = at
-    world.now = switch + ends_after
-    world.measured = world.offset(world.now)
-    await world.restart()
-    await world.feed.look()
-    assert sorted(world.tickets) == list(made)
-    sure = {ticket: at for ticket, at in made.items() if not -3600 <= at - AUTUMN < 3600}
-    landed = {deal.ticket: int(deal.at.timestamp()) for deal in world.landed}
-    assert {ticket: landed[ticket] for ticket in sure} == sure
-
-
-async def test_a_walk_over_a_switch_that_is_broken_off_is_taken_up() -> None:
-    """It goes on where it ended, however often, and then reads what was made meanwhile."""
-    world = await begun(AUTUMN - 4000)
-    for number, at in enumerate(range(AUTUMN - 3900, AUTUMN + 1000, 10), start=1):
-        world.trade(number, at=at)
-    world.now = AUTUMN + 1000
-    world.measured = world.offset(world.now)
-    ask, calls = world.call, 0
-
-    async def broken(request: http.Request) -> http.Answer:
-        nonlocal calls
-        calls += 1
-        if calls % 4 == 0:
-            raise AnswerLost("connection")
-        return await ask(request)
-
-    world.call = broken  # type: ignore[method-assign]
-    for ticket in range(10_001, 10_300):
-        world.now += 3
-        world.trade(ticket)
-        await world.restart()
-        try:
-            await world.feed.look()
-        except AnswerLost:
-            continue
-        break
-    else:
-        pytest.fail("the walk never came to its end")
-    assert len(world.stored) > 50
-    world.call = ask  # type: ignore[method-assign]
-    await world.feed.look()
-    assert set(world.tickets) == set(world.rows)
-    assert world.stored[-1].offset == 7200
 
 
 @given(data=st.data())
