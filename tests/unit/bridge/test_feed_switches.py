@@ -1,4 +1,4 @@
-"""The feed where the platform's clock is put forward or back: an hour is skipped, or comes twice."""
+"""The feed where the clock is put forward or back: an hour is skipped, or comes twice."""
 
 from __future__ import annotations
 
