@@ -24,6 +24,7 @@ BENCHES: Final = {
     "journal": "loadtests.journal",
     "deposit": "loadtests.deposit",
     "accrual": "loadtests.accrual",
+    "stream": "loadtests.stream",
 }
 WIDTH: Final = 170  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"

@@ -20,6 +20,7 @@ class Figure(msgspec.Struct, frozen=True):
 
     limit   a value measured in the same run that it is set beside; the ratio is value / limit
     target  the ratio that this figure should reach, None where it is shown for information
+    most    whether the ratio may be at most the target: of waits less is better
     """
 
     name: str
@@ -28,6 +29,7 @@ class Figure(msgspec.Struct, frozen=True):
     limit: float | None = None
     limit_name: str = ""
     target: float | None = None
+    most: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -37,7 +39,9 @@ class Figure(msgspec.Struct, frozen=True):
     @property
     def reached(self) -> bool | None:
         """Whether the target is reached; None without one."""
-        return None if self.target is None or self.ratio is None else self.ratio >= self.target
+        if self.target is None or self.ratio is None:
+            return None
+        return self.ratio <= self.target if self.most else self.ratio >= self.target
 
 
 def machine(postgres: str) -> str:
@@ -62,7 +66,7 @@ def store(path: Path, on: str, figures: Sequence[Figure]) -> None:
         {
             "name": f.name, "value": rounded(f.value), "unit": f.unit,
             "limit": rounded(f.limit), "limit_name": f.limit_name or None,
-            "ratio": rounded(f.ratio), "target": f.target,
+            "ratio": rounded(f.ratio), "target": f.target, "most": f.most,
         }
         for f in figures
     ]  # fmt: skip
@@ -87,7 +91,7 @@ def show(console: Console, on: str, figures: Sequence[Figure]) -> None:
         verdict = {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[f.reached]
         limit = "" if f.limit is None else f"{amount(f.limit)} {f.limit_name}"
         ratio = "" if f.ratio is None else f"{f.ratio:.2f}"
-        target = "" if f.target is None else f">= {f.target:g}"
+        target = "" if f.target is None else f"{'<=' if f.most else '>='} {f.target:g}"
         table.add_row(f.name, amount(f.value), f.unit, limit, ratio, target, verdict)
     console.print(table)
 
