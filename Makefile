@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-full load soak format lock demo-check clean moved
+.PHONY: help demo test check bench bench-full load soak format browser lock demo-check clean moved
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ check: $(READY)  ## Check format, lint, types, imports, house rules and unit tes
 	@echo "types";   $(BIN)/mypy --no-error-summary
 	@echo "imports"; $(BIN)/lint-imports --no-logo
 	@echo "house rules and unit tests"; $(BIN)/python -m pytest -q tests/house tests/unit
+
+browser:  ## Install Chromium for the tests of pages from the system's packages, where it is absent
+	@command -v chromium >/dev/null || { echo "installing chromium" && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; }
 
 format: $(READY)  ## Format the code and apply the safe fixes of the linter
 	@$(BIN)/ruff check --quiet --fix . || true

@@ -112,8 +112,9 @@ def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, object]:
 
 
 def _operation_id(route: Route) -> str:
-    words = re.findall(r"\w+", route.path)
-    return "_".join([route.method.lower(), *(word for word in words if word != "v1")])
+    words = [word for word in re.findall(r"\w+", route.path) if word != "v1"]
+    page = ["page"] if route.media == "text/html" else []  # beside the same path under /v1
+    return "_".join([route.method.lower(), *page, *words])
 
 
 def _tag(route: Route) -> str:

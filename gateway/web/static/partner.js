@@ -192,7 +192,7 @@ function take(event) {
   const at = new Date(now());
   clock.textContent = at.toISOString().slice(11, 19);
   updated.dateTime = at.toISOString();
-  if (dayOf(now()) !== day) readDay().catch(ignore);
+  if (said.day !== day) readDay().catch(ignore);
   else {
     for (const [currency, sum] of latest) note(currency, sum);
     draw();
