@@ -268,19 +268,20 @@ def require_distinct(entries: Sequence[Entry]) -> None:
 
 
 async def post(
-    conn: asyncpg.Connection, numbers: Numbers, entries: Sequence[Entry]
+    conn: asyncpg.Connection, numbers: Numbers, entries: Sequence[Entry], *, look: bool = True
 ) -> tuple[tuple[int, ...], datetime] | Left:
     """Write balanced entries inside the caller's transaction, all or none.
 
     For what must read, decide and write under one lock; everything else goes through the lane.
     Returns the entry ids and the books' time, or Left (then nothing was written and the caller's
     transaction goes on). Raises Taken when a concurrent writer took a key: the caller rolls back
-    and repeats.
+    and repeats. Who knows by another lock that the keys are new does not `look` first; where one
+    is taken all the same, Taken says so.
     """
     assert conn.is_in_transaction(), "post() needs the caller's transaction"
     require_distinct(entries)
     drafts = await numbers.draft(conn, entries)
-    held = repeated(drafts, await in_books(conn, drafts))
+    held = repeated(drafts, await in_books(conn, drafts)) if look else None
     if held is not None:
         return held
     page = Page(await conn.fetch(q.LOCK_BALANCES, *places(drafts)))

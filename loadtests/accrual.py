@@ -28,7 +28,7 @@ from ledger.facts import Deal
 from ledger.journal import Book, Numbers, open_books
 from ledger.rebates import inputs
 from ledger.rebates.accrual import DEALS_MAX, Engine, compute
-from ledger.rebates.encode import NAMES
+from ledger.rebates.encode import NAMES, WIDTH
 from ledger.rebates.inputs import Contract, Inputs
 from ledger.rebates.pipeline import Pipeline
 from ledger.rebates.plans import Plan
@@ -49,6 +49,7 @@ ODD: Final = 0.10  # of volumes are none of these
 OPENINGS: Final = 0.5  # of deals open a position and pay nothing
 BOOK, FEED = 1, 1
 BEGIN: Final = datetime(2026, 3, 2, tzinfo=UTC)
+SIZES: Final = (1_000, 2_000, DEALS_MAX)  # deals in one batch
 TARGET: Final = 0.6
 COPIED: Final = """
 CREATE TABLE public.copied (LIKE ledger.rebate_line INCLUDING ALL);
@@ -160,12 +161,13 @@ class Contest:
         self._attributed = attributed
         pipeline.engine.learn(FEED, attributed)
 
-    async def round(self, deals: Sequence[LandedDeal]) -> Run:
-        """Accrue, then copy the same lines."""
+    async def round(self, deals: Sequence[LandedDeal], size: int) -> Run:
+        """Accrue in batches of `size` deals, then copy the same lines."""
         self._tap.streams.clear()
         python, postgres = time.process_time(), server_cpu_s(self._pid)
         began = time.perf_counter()
-        await self._pipeline.accrue(FEED, deals)
+        for start in range(0, len(deals), size):
+            await self._pipeline.accrue(FEED, deals[start : start + size])
         await self._pipeline.drain()
         accrual_s = time.perf_counter() - began
         python, postgres = time.process_time() - python, server_cpu_s(self._pid) - postgres
@@ -178,7 +180,7 @@ class Contest:
             )
             await self._bare.execute("COMMIT")
         copy_s = time.perf_counter() - began
-        rows = sum(len(stream) for stream in streams) // 118
+        rows = sum(len(stream) for stream in streams) // WIDTH
         return Run(
             len(deals), rows, accrual_s, copy_s, self.compute(deals), python, postgres
         )  # fmt: skip
@@ -249,33 +251,41 @@ async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection
 
 async def measure(ground: Ground, *, full: bool) -> list[Figure]:
     """Run the rounds and return the figures."""
-    rounds, size = (9, 200_000) if full else (5, 60_000)
-    desk, runs, accrued = Desk(), [], 0
+    rounds, count = (9, 120_000) if full else (5, 40_000)
+    desk, accrued = Desk(), 0
+    runs: dict[int, list[Run]] = {size: [] for size in SIZES}
     async with ground.base() as base, contest(base) as (ring, owner):
         for number in range(-1, rounds):  # the first round warms caches and plans and is not kept
-            deals = desk.deals(size if number >= 0 else size // 3)
-            accrued += len(deals)
-            run = await ring.round(deals)
+            for size in SIZES:
+                deals = desk.deals(count)
+                accrued += count
+                run = await ring.round(deals, size)
+                if number >= 0:
+                    runs[size].append(run)
             await owner.execute("ANALYZE")
-            if number >= 0:
-                runs.append(run)
         assert await owner.fetchval(BOOKS_AGREE, accrued)
-    return figures(runs)
+    return [figure for size in SIZES for figure in figures(size, runs[size])]
 
 
-def figures(runs: Sequence[Run]) -> list[Figure]:
-    """Rows a second beside the bare COPY's, and what a deal costs."""
-    each_s = 100_000
+def figures(size: int, runs: Sequence[Run]) -> list[Figure]:
+    """Rows a second beside the bare COPY's, and at the daemon's own size what a deal costs."""
+    daemon = size == DEALS_MAX
+    rows = Figure(
+        "accrual" if daemon else f"accrual.{size}",
+        median(run.rows / run.accrual_s for run in runs), "rows/s",
+        median(run.rows / run.copy_s for run in runs), "COPY of the same bytes",
+        TARGET if daemon else None,
+    )  # fmt: skip
+    if not daemon:
+        return [rows]
+    cost = "CPU s / 100,000 deals"
     return [
-        Figure(
-            "accrual", median(run.rows / run.accrual_s for run in runs), "rows/s",
-            median(run.rows / run.copy_s for run in runs), "COPY of the same bytes", TARGET,
-        ),
+        rows,
         Figure("accrual.deals", median(run.deals / run.accrual_s for run in runs), "deals/s"),
         Figure("accrual.compute", median(run.deals / run.compute_s for run in runs), "deals/s"),
         Figure("accrual.rows-a-deal", median(run.rows / run.deals for run in runs), "rows"),
-        Figure("accrual.python", median(run.python_cpu_s / run.deals * each_s for run in runs),
-               "CPU s / 100,000 deals"),
-        Figure("accrual.postgres", median(run.postgres_cpu_s / run.deals * each_s for run in runs),
-               "CPU s / 100,000 deals"),
-    ]  # fmt: skip
+        Figure("accrual.python", median(1e5 * run.python_cpu_s / run.deals for run in runs), cost),
+        Figure(
+            "accrual.postgres", median(1e5 * run.postgres_cpu_s / run.deals for run in runs), cost
+        ),
+    ]

@@ -23,8 +23,9 @@ from ledger.rebates.inputs import Dated, Inputs
 from ledger.rebates.lines import Component, LineKind, Reason
 from ledger.rebates.rounding import Place, Remainder, Remainders, period
 
-DEALS_MAX: Final = 2_000  # in one batch
+DEALS_MAX: Final = 4_000  # in one batch: what is fixed in a commit is small beside so many lines
 SLICE: Final = 100  # deals computed before the loop serves others: below 10 ms even when all is new
+SUMMED: Final = 500  # shares added up before the loop serves others
 WAYS_KEPT: Final = 200_000  # (login, symbol) resolved before memory starts anew
 SHARES_KEPT: Final = 50_000  # (route, volume) priced before memory starts anew
 SELL: Final = 1  # actions above it move money without a trade
@@ -76,6 +77,34 @@ class Computed(msgspec.Struct, frozen=True):
     reasons: Mapping[Reason, int]
 
 
+class Sums:
+    """What shares come to: net and number of lines by account, remainders, lines by reason."""
+
+    def __init__(self) -> None:
+        self.nets: dict[int, int] = {}
+        self.lines: dict[int, int] = {}
+        self.left: dict[Place, int] = {}
+        self.reasons: Counter[Reason] = Counter()
+
+    def take(self, shares: Sequence[Share]) -> None:
+        """Count these shares."""
+        for share, times in Counter(shares).items():  # most volumes come again and again
+            self.add(share, times)
+
+    def add(self, share: Share, times: int) -> None:
+        """Count a share that many times."""
+        nets, lines, paid = self.nets, self.lines, len(share.accounts)
+        for account, amount in share.accounts:
+            nets[account] = nets.get(account, 0) + amount * times
+            lines[account] = lines.get(account, 0) + times
+        for place, exact in share.left:
+            self.left[place] = self.left.get(place, 0) + exact * times
+        if share.zero is not None:
+            self.reasons[share.zero] += times
+            paid -= 1
+        self.reasons[Reason.PAID] += paid * times
+
+
 class Sheet:
     """A batch while it is computed: deals are added in their order."""
 
@@ -87,6 +116,7 @@ class Sheet:
         self.deals: list[int] = []  # of each row
         self.concerned: dict[int, int] = {}  # row -> deal, where it is another
         self.shares: list[Share] = []
+        self.sums = Sums()
 
     def put(self, no: int, share: Share) -> None:
         """Add a share's lines as caused by deal `no`."""
@@ -159,21 +189,21 @@ class Engine:
         sheet.last_deal = deals[-1].no
 
     def finish(self, sheet: Sheet, remainders: Remainders) -> Computed:
-        """Add the batch up and pay whole minor units out of what its lines leave over."""
-        month = period(sheet.day)
-        left = _left(sheet.shares)
-        moved = remainders.move(month, left)
+        """Pay whole minor units out of what the lines leave over; all shares are summed by now."""
+        sums = sheet.sums
+        moved = remainders.move(period(sheet.day), sums.left)
         for (account, component), (_, pay) in sorted(moved.items()):
             if pay:
+                share = self._rounding(sheet.feed, account, component, pay)
                 sheet.concerned[len(sheet.deals)] = 0
-                sheet.put(sheet.last_deal, self._rounding(sheet.feed, account, component, pay))
-        nets, lines, reasons = _sums(sheet.shares)
-        last = _last_rows(sheet.shares, len(nets))
+                sheet.put(sheet.last_deal, share)
+                sums.add(share, 1)
+        last = _last_rows(sheet.shares, len(sums.nets))
         return Computed(
             self.book, sheet.feed, sheet.first_deal, sheet.last_deal, sheet.day,
             self.inputs.version, Copy(sheet.rows, sheet.deals, sheet.concerned),
-            {account: (nets[account], lines[account], last[account]) for account in sorted(nets)},
-            {place: after for place, (after, _) in sorted(moved.items())}, reasons,
+            {each: (sums.nets[each], sums.lines[each], last[each]) for each in sorted(sums.nets)},
+            {place: after for place, (after, _) in sorted(moved.items())}, sums.reasons,
         )  # fmt: skip
 
     # --- resolving ------------------------------------------------------------------------------
@@ -288,6 +318,9 @@ async def compute_in_slices(
     for start in range(0, len(deals), SLICE):
         engine.add(sheet, deals[start : start + SLICE])
         await asyncio.sleep(0)
+    for start in range(0, len(sheet.shares), SUMMED):
+        sheet.sums.take(sheet.shares[start : start + SUMMED])
+        await asyncio.sleep(0)
     return engine.finish(sheet, remainders)
 
 
@@ -297,6 +330,7 @@ def compute(
     """The same at one go."""
     sheet = engine.sheet(feed, deals[0])
     engine.add(sheet, deals)
+    sheet.sums.take(sheet.shares)
     return engine.finish(sheet, remainders)
 
 
@@ -307,32 +341,6 @@ def _parts(route: Route, closed: int) -> list[tuple[Level, int, int, int]]:
         (level, account, part.amount, part.left)
         for (level, account), part in zip(route.levels, shared, strict=True)
     ]
-
-
-def _left(shares: Sequence[Share]) -> dict[Place, int]:
-    """The exact remainders of a batch, by account and component."""
-    left: dict[Place, int] = {}
-    for share, times in Counter(shares).items():
-        for place, exact in share.left:
-            left[place] = left.get(place, 0) + exact * times
-    return left
-
-
-def _sums(shares: Sequence[Share]) -> tuple[dict[int, int], dict[int, int], dict[Reason, int]]:
-    """Net and number of lines by account, and lines by reason."""
-    nets: dict[int, int] = {}
-    lines: dict[int, int] = {}
-    reasons: Counter[Reason] = Counter()
-    for share, times in Counter(shares).items():
-        for account, amount in share.accounts:
-            nets[account] = nets.get(account, 0) + amount * times
-            lines[account] = lines.get(account, 0) + times
-        paid = len(share.accounts)
-        if share.zero is not None:
-            reasons[share.zero] += times
-            paid -= 1
-        reasons[Reason.PAID] += paid * times
-    return nets, lines, dict(reasons)
 
 
 def _last_rows(shares: Sequence[Share], accounts: int) -> dict[int, int]:

@@ -17,7 +17,7 @@ from ledger.journal import Numbers
 from ledger.rebates.accrual import DEALS_MAX, Engine, batch_length, compute_in_slices
 from ledger.rebates.inputs import Inputs
 from ledger.rebates.rounding import Remainders, period
-from ledger.rebates.writer import Committed, Head, Numbered, Writer, numbered, open_accounts
+from ledger.rebates.writer import Committed, Head, Numbered, Writer, open_accounts
 
 
 class Pipeline:
@@ -39,6 +39,7 @@ class Pipeline:
         self._on_commit = on_commit
         self._deals_max = deals_max
         self._writing: asyncio.Task[Committed] | None = None
+        self._copying = asyncio.Event()
 
     @classmethod
     async def open(
@@ -88,10 +89,20 @@ class Pipeline:
         """Compute one batch while the one before it is written, then send it on its way."""
         assert deals[0].no == self.reached(feed) + 1, (feed, deals[0].no, self.reached(feed))
         await self._know(deals[0])
+        await self._quiet()
         computed = await compute_in_slices(self.engine, self._remainders, feed, deals)
-        batch = numbered(computed, self._batch + 1, self._line + 1)
+        batch = self._writer.numbered(computed, self._batch + 1, self._line + 1)
         await self.drain()
         self._send(batch)
+
+    async def _quiet(self) -> None:
+        """Wait until the batch on its way is being copied: until then each answer counts, from
+        then on the server works alone and there is time to compute.
+        """
+        if self._writing is not None:
+            copying = asyncio.ensure_future(self._copying.wait())
+            await asyncio.wait([copying, self._writing], return_when=asyncio.FIRST_COMPLETED)
+            copying.cancel()
 
     async def _know(self, first: LandedDeal) -> None:
         """Have the period's remainders in memory; they are read when all before is written."""
@@ -103,4 +114,5 @@ class Pipeline:
     def _send(self, batch: Numbered) -> None:
         self._batch, self._line = batch.batch, batch.last_line
         self._reached[batch.computed.feed] = batch.computed.last_deal
-        self._writing = asyncio.create_task(self._writer.write(batch))
+        self._copying.clear()
+        self._writing = asyncio.create_task(self._writer.write(batch, self._copying.set))

@@ -19,7 +19,7 @@ from ledger import entries
 from ledger import queries_rebates as q
 from ledger.connections import TRANSACTION_S
 from ledger.facts import AccountName, Entry
-from ledger.journal import Numbers, post
+from ledger.journal import Numbers, Taken, post
 from ledger.rebates import encode
 from ledger.rebates.accrual import Computed
 from ledger.rebates.inputs import Inputs
@@ -48,13 +48,17 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Numbered(msgspec.Struct, frozen=True):
-    """A computed batch with the numbers it will have; without lines `last_line` is one before."""
+    """A computed batch with the numbers it will have; without lines `last_line` is one before.
+
+    entry  the one netted entry; None where nothing was paid
+    """
 
     computed: Computed
     batch: int
     first_line: int
     last_line: int
     content: bytes
+    entry: Entry | None
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -68,14 +72,6 @@ class Committed(msgspec.Struct, frozen=True):
     reached: int
     deals: int
     reasons: Mapping[str, int]  # lines by the name of their reason
-
-
-def numbered(computed: Computed, batch: int, first_line: int) -> Numbered:
-    """Give a batch and its lines their numbers and hash the lines."""
-    copy = computed.copy
-    copy.number(batch, first_line)
-    last_line = first_line + copy.rows - 1
-    return Numbered(computed, batch, first_line, last_line, copy.content())
 
 
 async def open_accounts(
@@ -139,8 +135,21 @@ class Writer:
             for row in rows
         ]
 
-    async def write(self, batch: Numbered) -> Committed:
+    def numbered(self, computed: Computed, batch: int, first_line: int) -> Numbered:
+        """Give a batch and its lines their numbers, hash the lines, compose the entry."""
+        copy = computed.copy
+        copy.number(batch, first_line)
+        key = f"{computed.feed}:{computed.first_deal}"
+        earned = [(self._names[number], net) for number, (net, _, _) in computed.contracts.items()]
+        entry = entries.accrual(self._book, key, str(batch), computed.day, earned)
+        last_line = first_line + copy.rows - 1
+        return Numbered(computed, batch, first_line, last_line, copy.content(), entry)
+
+    async def write(self, batch: Numbered, on_copy: Callable[[], None] = lambda: None) -> Committed:
         """Write a batch and commit it. Raises Fenced or Moved, then nothing was written.
+
+        `on_copy` is called when the first questions are answered and the lines are on their way:
+        for a while nothing of ours is needed.
 
         Raises what the connection raises; when that comes out of the commit, only `load` can tell
         whether the batch is in the books.
@@ -148,7 +157,7 @@ class Writer:
         conn, began = self._conn, self._clock()
         try:
             await conn.execute("BEGIN")
-            at = await self._in_transaction(batch)
+            at = await self._in_transaction(batch, on_copy)
             if self._clock() - began > self._transaction_s:
                 raise asyncpg.QueryCanceledError("the transaction is over its time limit")
             await conn.execute("COMMIT")
@@ -163,7 +172,7 @@ class Writer:
         self._at = at
         return self._committed(batch.computed, batch.batch, at)
 
-    async def _in_transaction(self, batch: Numbered) -> datetime:
+    async def _in_transaction(self, batch: Numbered, on_copy: Callable[[], None]) -> datetime:
         computed, conn = batch.computed, self._conn
         held = await conn.fetchrow(
             q.BEGIN_BATCH, self._book, self._epoch, batch.batch, batch.first_line, batch.last_line
@@ -173,26 +182,26 @@ class Writer:
             raise Fenced(f"book {self._book} is not where epoch {self._epoch} left it")
         if held["inputs"] != computed.inputs:
             raise Moved(f"inputs {held['inputs']}, computed with {computed.inputs}")
+        on_copy()
         if computed.copy.rows:
             await conn.copy_to_table(
                 TABLE, schema_name="ledger", columns=encode.NAMES, source=computed.copy.stream,
                 format="binary",
             )  # fmt: skip
-        entry = self._entry(batch)
-        posted = None if entry is None else await post(conn, self._numbers, [entry])
-        if isinstance(posted, Left):  # the head said that it is new, the key says that it is not
-            raise Fenced(f"book {self._book} has an accrual {posted.key} already: {posted.why}")
+        posted = None if batch.entry is None else await self._post(batch.entry)
         row = await conn.fetchrow(q.END_BATCH, *self._columns(batch, posted))
         if not row["reached"]:
             raise Fenced(f"feed {computed.feed} of book {self._book} is not where we left it")
         return row["at"]  # type: ignore[no-any-return]
 
-    def _entry(self, batch: Numbered) -> Entry | None:
-        """The one netted entry of a batch; None where nothing was paid."""
-        computed = batch.computed
-        key = f"{computed.feed}:{computed.first_deal}"
-        earned = [(self._names[number], net) for number, (net, _, _) in computed.contracts.items()]
-        return entries.accrual(self._book, key, str(batch.batch), computed.day, earned)
+    async def _post(self, entry: Entry) -> tuple[tuple[int, ...], datetime]:
+        """Book the entry. The head, locked, says that its key is new: nobody looks for it first."""
+        try:
+            posted = await post(self._conn, self._numbers, [entry], look=False)
+        except Taken:
+            raise Fenced(f"book {self._book} has an accrual {entry.key} already") from None
+        assert not isinstance(posted, Left), posted  # no account of an accrual has a floor
+        return posted
 
     def _columns(
         self, batch: Numbered, posted: tuple[tuple[int, ...], datetime] | None
