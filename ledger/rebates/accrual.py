@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -18,14 +19,14 @@ from ledger.deals import LandedDeal
 from ledger.facts import Deal
 from ledger.rebates.chain import Span, chain, dated
 from ledger.rebates.distribute import Level, Part, distribute, levels
-from ledger.rebates.encode import Copy, template
+from ledger.rebates.encode import AMOUNT, Copy, template
 from ledger.rebates.inputs import Dated, Inputs
 from ledger.rebates.lines import Component, LineKind, Reason
 from ledger.rebates.rounding import Place, Remainder, Remainders, period
 
 DEALS_MAX: Final = 4_000  # in one batch: what is fixed in a commit is small beside so many lines
 SLICE: Final = 100  # deals computed before the loop serves others: below 10 ms even when all is new
-SUMMED: Final = 500  # shares added up before the loop serves others
+SUMMED: Final = 300  # different shares added up before the loop serves others
 WAYS_KEPT: Final = 200_000  # (login, symbol) resolved before memory starts anew
 SHARES_KEPT: Final = 50_000  # (route, volume) priced before memory starts anew
 SELL: Final = 1  # actions above it move money without a trade
@@ -57,6 +58,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     shares: dict[int, Share]
 
 
+Way = tuple[datetime, datetime, dict[int, Share], Route]  # since, until, the route's shares, it
+
+
 class Computed(msgspec.Struct, frozen=True):
     """A batch of one feed and one day, computed; only its numbers are open.
 
@@ -78,25 +82,23 @@ class Computed(msgspec.Struct, frozen=True):
 
 
 class Sums:
-    """What shares come to: net and number of lines by account, remainders, lines by reason."""
+    """What shares come to: by account, what is left over, and lines by reason."""
 
     def __init__(self) -> None:
-        self.nets: dict[int, int] = {}
-        self.lines: dict[int, int] = {}
+        self.contracts: dict[int, list[int]] = {}  # account -> net, lines
         self.left: dict[Place, int] = {}
         self.reasons: Counter[Reason] = Counter()
 
-    def take(self, shares: Sequence[Share]) -> None:
-        """Count these shares."""
-        for share, times in Counter(shares).items():  # most volumes come again and again
-            self.add(share, times)
-
     def add(self, share: Share, times: int) -> None:
         """Count a share that many times."""
-        nets, lines, paid = self.nets, self.lines, len(share.accounts)
+        contracts, paid = self.contracts, len(share.accounts)
         for account, amount in share.accounts:
-            nets[account] = nets.get(account, 0) + amount * times
-            lines[account] = lines.get(account, 0) + times
+            sums = contracts.get(account)
+            if sums is None:
+                contracts[account] = [amount * times, times]
+            else:
+                sums[0] += amount * times
+                sums[1] += times
         for place, exact in share.left:
             self.left[place] = self.left.get(place, 0) + exact * times
         if share.zero is not None:
@@ -116,6 +118,7 @@ class Sheet:
         self.deals: list[int] = []  # of each row
         self.concerned: dict[int, int] = {}  # row -> deal, where it is another
         self.shares: list[Share] = []
+        self.counts: Counter[Share] = Counter()
         self.sums = Sums()
 
     def put(self, no: int, share: Share) -> None:
@@ -148,8 +151,10 @@ class Engine:
         self.inputs = inputs
         self._accounts = accounts
         self._attributed: dict[int, dict[int, Dated]] = {}
-        self._ways: dict[int, dict[tuple[int, str], tuple[datetime, datetime, Route]]] = {}
+        self._ways: dict[int, dict[tuple[int, str], Way]] = {}
         self._routes: dict[tuple[int, str, str], Route] = {}
+        self._openings: dict[tuple[int, int, int], Share] = {}
+        self._heads: dict[tuple[int, ...], bytes] = {}
         self._priced = 0
 
     def unknown(self, feed: int, deals: Iterable[LandedDeal]) -> set[int]:
@@ -169,6 +174,7 @@ class Engine:
         """Compute deals; each login must have been learned."""
         ways = self._ways.setdefault(sheet.feed, {})
         rows, owners, shares = sheet.rows, sheet.deals, sheet.shares
+        begin = len(shares)
         for landed in deals:
             deal = landed.deal
             if deal.action > SELL:
@@ -179,14 +185,15 @@ class Engine:
             way = ways.get((deal.login, deal.symbol))
             if way is None or not way[0] <= deal.at < way[1]:
                 way = self._way(sheet.feed, deal)
-            share = way[2].shares.get(deal.closed)
+            share = way[2].get(deal.closed)
             if share is None:
-                share = self._price(way[2], deal.closed)
+                share = self._price(way[3], deal.closed)
             if share.accounts:  # as Sheet.put, in line: this is the path of every deal
                 shares.append(share)
                 rows.append(share.rows)
                 owners += (landed.no,) * len(share.accounts)
         sheet.last_deal = deals[-1].no
+        sheet.counts.update(shares[begin:])
 
     def finish(self, sheet: Sheet, remainders: Remainders) -> Computed:
         """Pay whole minor units out of what the lines leave over; all shares are summed by now."""
@@ -198,11 +205,12 @@ class Engine:
                 sheet.concerned[len(sheet.deals)] = 0
                 sheet.put(sheet.last_deal, share)
                 sums.add(share, 1)
-        last = _last_rows(sheet.shares, len(sums.nets))
+        last = _last_rows(sheet.shares, len(sheet.deals), len(sums.contracts))
         return Computed(
             self.book, sheet.feed, sheet.first_deal, sheet.last_deal, sheet.day,
             self.inputs.version, Copy(sheet.rows, sheet.deals, sheet.concerned),
-            {each: (sums.nets[each], sums.lines[each], last[each]) for each in sorted(sums.nets)},
+            {each: (net, lines, last[each])
+             for each, (net, lines) in sorted(sums.contracts.items())},
             {place: after for place, (after, _) in sorted(moved.items())}, sums.reasons,
         )  # fmt: skip
 
@@ -210,17 +218,17 @@ class Engine:
 
     def route(self, feed: int, deal: Deal) -> Route:
         """The chain that earns by a deal, and what each level earns a lot."""
-        return self._way(feed, deal)[2]
+        return self._way(feed, deal)[3]
 
-    def _way(self, feed: int, deal: Deal) -> tuple[datetime, datetime, Route]:
+    def _way(self, feed: int, deal: Deal) -> Way:
         """Resolve a login and a symbol at the deal's time; remembered for as long as it holds."""
         nearest, span = dated(self._attributed[feed][deal.login], deal.at)
         route = self._route(feed, nearest, deal.symbol, deal.at)
-        span = span & route.span
+        since, until = max(span.since, route.span.since), min(span.until, route.span.until)
         ways = self._ways.setdefault(feed, {})
         if len(ways) >= WAYS_KEPT:
             ways.clear()
-        way = ways[deal.login, deal.symbol] = (span.since, span.until, route)
+        way = ways[deal.login, deal.symbol] = (since, until, route.shares, route)
         return way
 
     def _route(self, feed: int, nearest: str, symbol: str, at: datetime) -> Route:
@@ -257,10 +265,19 @@ class Engine:
         if not route.levels:
             return Share()
         if closed == 0:
-            level, account = route.levels[0]
-            return self._share(route.feed, LineKind.ORDINARY, [(level, account, 0, 0)],
-                               Reason.OPENING)  # fmt: skip
+            return self._opening(route)
         return self._share(route.feed, LineKind.ORDINARY, _parts(route, closed), None)
+
+    def _opening(self, route: Route) -> Share:
+        """The zero line of a deal that closed nothing; all symbols of a contract share it."""
+        level, account = route.levels[0]
+        place = (route.feed, account, level.plan)
+        share = self._openings.get(place)
+        if share is None:
+            share = self._openings[place] = self._share(
+                route.feed, LineKind.ORDINARY, [(level, account, 0, 0)], Reason.OPENING
+            )
+        return share
 
     def _difference(self, sheet: Sheet, landed: LandedDeal) -> None:
         """Lines of a later version: what it changes against the version before, level by level."""
@@ -297,11 +314,21 @@ class Engine:
                 reason = said = zero or (level.zero if not level.rate_e8 else Reason.CARRIED)
             else:
                 continue
-            rows.append(template(self.book, feed, account, _PER_LOT, kind, level.number, reason,
-                                 level.plan, amount))  # fmt: skip
+            rows.append(self._head(feed, kind, level, account, reason) + AMOUNT.pack(amount))
             accounts.append((account, amount))
         left_over = tuple(((account, _PER_LOT), left) for _, account, _, left in parts if left)
         return Share(b"".join(rows), tuple(accounts), left_over, said)
+
+    def _head(self, feed: int, kind: LineKind, level: Level, account: int, reason: Reason) -> bytes:
+        """A row up to its amount; few are different, and they come again with each new volume."""
+        place = (feed, kind, account, level.number, level.plan, reason)
+        head = self._heads.get(place)
+        if head is None:
+            row = template(
+                self.book, feed, account, _PER_LOT, kind, level.number, reason, level.plan, 0
+            )
+            head = self._heads[place] = row[: -AMOUNT.size]
+        return head
 
     def _rounding(self, feed: int, account: int, component: int, amount: int) -> Share:
         row = template(
@@ -318,8 +345,10 @@ async def compute_in_slices(
     for start in range(0, len(deals), SLICE):
         engine.add(sheet, deals[start : start + SLICE])
         await asyncio.sleep(0)
-    for start in range(0, len(sheet.shares), SUMMED):
-        sheet.sums.take(sheet.shares[start : start + SUMMED])
+    counts = iter(sheet.counts.items())
+    while some := list(islice(counts, SUMMED)):
+        for share, times in some:
+            sheet.sums.add(share, times)
         await asyncio.sleep(0)
     return engine.finish(sheet, remainders)
 
@@ -330,7 +359,8 @@ def compute(
     """The same at one go."""
     sheet = engine.sheet(feed, deals[0])
     engine.add(sheet, deals)
-    sheet.sums.take(sheet.shares)
+    for share, times in sheet.counts.items():
+        sheet.sums.add(share, times)
     return engine.finish(sheet, remainders)
 
 
@@ -343,13 +373,12 @@ def _parts(route: Route, closed: int) -> list[tuple[Level, int, int, int]]:
     ]
 
 
-def _last_rows(shares: Sequence[Share], accounts: int) -> dict[int, int]:
+def _last_rows(shares: Sequence[Share], rows: int, accounts: int) -> dict[int, int]:
     """The number of each account's last row, read from the end until all accounts are found."""
     last: dict[int, int] = {}
-    row = sum(len(share.accounts) for share in shares)
     for share in reversed(shares):
-        row -= len(share.accounts)
-        for number, (account, _) in enumerate(share.accounts, start=row):
+        rows -= len(share.accounts)
+        for number, (account, _) in enumerate(share.accounts, start=rows):
             last.setdefault(account, number)
         if len(last) == accounts:
             break

@@ -30,6 +30,7 @@ _CODES: Final = {2: "h", 4: "i", 8: "q"}
 _WIDTHS: Final = tuple(width for _, width in COLUMNS)
 _ROW: Final = Struct(">h" + "".join(f"i{_CODES[width]}" for width in _WIDTHS))
 WIDTH: Final = _ROW.size
+AMOUNT: Final = Struct(">q")  # the last value of a row
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 _TRAILER: Final = b"\xff\xff"
 

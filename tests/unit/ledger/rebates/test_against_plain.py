@@ -75,6 +75,8 @@ def world(draw: st.DrawFn, *, edits: bool = True) -> World:
     deals = draw(st.lists(made, min_size=1, max_size=25))
     if not edits:
         deals = [msgspec.structs.replace(each, ticket=n) for n, each in enumerate(deals, 1)]
+    first = {each.ticket: each.action for each in reversed(deals)}  # it is landed for good
+    deals = [msgspec.structs.replace(each, action=first[each.ticket]) for each in deals]
     return World(Inputs(1, contracts, plans), attributed, tuple(deals))
 
 
