@@ -2,7 +2,7 @@
 
 It knows how the browser is started so that it calls nobody, and that a test needs it: without a
 Chromium the tests are skipped, unless BROKERD_REQUIRE_BROWSER says that they must run. It refuses
-to know any page.
+to know any page but the names of the figures on a partner's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+WAIT_MS: Final = 15_000
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 REQUIRE: Final = "BROKERD_REQUIRE_BROWSER"
 QUIET: Final = (
@@ -68,6 +69,28 @@ class Troubles:
         """The same, but for what a browser says of a server that is away."""
         lost = ("net::ERR_", "Failed to load resource")
         return [each for each in self.said if not any(sign in each for sign in lost)]
+
+
+class Visitor:
+    """A partner before the page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.troubles = Troubles(page)
+        self.state = page.locator("#state")
+        self.rows = page.locator("#rows tr[data-line]")
+
+    def figure(self, name: str, currency: str = "EUR") -> Locator:
+        """The element that holds an exact amount."""
+        return self.page.locator(f"[data-currency={currency}] [data-figure={name}] data")
+
+    async def shows(self, name: str, amount: str) -> None:
+        """Wait until the figure says this."""
+        await expect(self.figure(name)).to_have_attribute("value", amount, timeout=WAIT_MS)
+
+    async def is_live(self) -> None:
+        """Wait until the stream has said something."""
+        await expect(self.state).to_have_attribute("data-state", "live", timeout=WAIT_MS)
 
 
 async def flaws(page: Page) -> list[str]:

@@ -15,43 +15,19 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, expect
 
 from tests.integration.gateway.conftest import Api
 from tests.integration.gateway.earning import Earner
-from tests.support.browser import Troubles, chromium, flaws
+from tests.support.browser import WAIT_MS, Visitor, chromium, flaws
 from tests.support.proxy import Fault, Kind, Proxy, TcpUpstream
 from tests.support.servers import Database
 
 pytestmark = pytest.mark.slow
 
-WAIT_MS = 15_000
 PHONE = {"width": 360, "height": 740}
 NARROW_NO_BREAK = "\u202f"
 LONG_SILENCE_MS = 46_000
-
-
-class Visitor:
-    """A partner before the page."""
-
-    def __init__(self, page: Page, contract: dict[str, Any]) -> None:
-        self.page = page
-        self.contract = contract
-        self.troubles = Troubles(page)
-        self.state = page.locator("#state")
-        self.rows = page.locator("#rows tr[data-line]")
-
-    def figure(self, name: str, currency: str = "EUR") -> Locator:
-        """The element that holds an exact amount."""
-        return self.page.locator(f"[data-currency={currency}] [data-figure={name}] data")
-
-    async def shows(self, name: str, amount: str) -> None:
-        """Wait until the figure says this."""
-        await expect(self.figure(name)).to_have_attribute("value", amount, timeout=WAIT_MS)
-
-    async def is_live(self) -> None:
-        """Wait until the stream has said something."""
-        await expect(self.state).to_have_attribute("data-state", "live", timeout=WAIT_MS)
 
 
 class Ground:
@@ -70,17 +46,13 @@ class Ground:
         """Open the contract's partner's page with a fresh link."""
         context = await self.browser.new_context(**wish)
         page = await context.new_page()
-        visitor = Visitor(page, contract)
+        visitor = Visitor(page)
         if clock:
             await page.clock.install(time=self.api.clock.now())
-        await self.opens(visitor)
-        return visitor
-
-    async def opens(self, visitor: Visitor) -> None:
-        """Follow a fresh link."""
-        path = f"/v1/partners/{visitor.contract['partner']}/page-link"
+        path = f"/v1/partners/{contract['partner']}/page-link"
         link = await (await self.api.call("POST", path, key=None)).json()
-        await visitor.page.goto(self.url + link["url"], wait_until="domcontentloaded")
+        await page.goto(self.url + link["url"], wait_until="domcontentloaded")
+        return visitor
 
     def lost(self) -> None:
         """The broker is away: what is open ends, nothing new opens."""

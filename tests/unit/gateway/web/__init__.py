@@ -1,0 +1,1 @@
+"""Pages as values: HTML from figures and lines, files by their hashes."""
