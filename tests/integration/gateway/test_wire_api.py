@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from itertools import product
 
 from gateway.control import audit, keys
@@ -22,10 +23,7 @@ def deposit(amount: str) -> bytes:
 
 def path_of(route: Route) -> str:
     """The route's path with something in each variable."""
-    path = route.path
-    for name in ("{id}", "{no}", "{psp}", "{code}"):
-        path = path.replace(name, ID)
-    return path
+    return re.sub(r"\{\w+\}", ID, route.path)
 
 
 MALFORMED = {
@@ -145,12 +143,13 @@ async def test_each_route_asks_for_a_key_and_its_scope(api: Api) -> None:
 
 
 def test_what_is_public_is_no_command_of_a_caller() -> None:
-    """Only the process's own pages and signed webhooks ask for no key."""
+    """Only the process's own answers, signed webhooks and pages for partners ask for no key."""
     paths = {route.path for route in ROUTES if route.scope == PUBLIC}
 
     assert paths == {
         "/livez", "/readyz", "/metrics", "/openapi.json", "/problems/{code}",
-        "/v1/psps/{psp}/webhooks",
+        "/v1/psps/{psp}/webhooks", "/partners/{id}", "/partners/{id}/lines",
+        "/assets/{hash}/{name}",
     }  # fmt: skip
 
 
@@ -168,6 +167,8 @@ OBJECTS = (
     "/v1/clients/{}", "/v1/clients/{}/history", "/v1/clients/{}/wallet", "/v1/accounts/{}",
     "/v1/deposits/{}", "/v1/payments/{}", "/v1/payments/{}/trace", "/v1/approvals/{}",
     "/v1/items/{}", "/v1/ledger/entries/{}", "/v1/accounts?client={}",
+    "/v1/partners/{}", "/v1/partners/{}/day", "/v1/partners/{}/balances", "/v1/partners/{}/lines",
+    "/v1/partners/{}/stream", "/v1/contracts/{}", "/v1/rebates/{}/explanation",
 )  # fmt: skip
 NAMES = ("CL" + "0" * 18, "PY" + "0" * 18, "AC" + "0" * 18, "x", "9" * 30, "%00", "%F0%9F%92%A9")
 
