@@ -143,12 +143,30 @@ class _Look(msgspec.Struct, frozen=True):
     raw: msgspec.Raw
 
 
+class _Pace:
+    """How many seconds one window of a walk may hold; a busy hour says nothing of a quiet one."""
+
+    def __init__(self, terms: FeedTerms) -> None:
+        self._terms = terms
+        self.step_s = FIRST_STEP_S
+
+    def fit(self, rows: int, span: int) -> None:
+        """A window held so many rows: the next is twice as long at most, and aims at rows_max."""
+        wanted = self._terms.rows_max * span // max(rows, 1)
+        self.step_s = max(STEP_MIN_S, min(self.step_s * 2, wanted, self._terms.window_s))
+
+    def halve(self, span: int) -> None:
+        """A window held too much."""
+        self.step_s = max(STEP_MIN_S, min(self.step_s, span) // 2)
+
+
 class _Sweep(msgspec.Struct):
     """A second look at seconds that were read before, a window at a time."""
 
     began: int  # UTC seconds; the others are the wall clock's
     at: int
     until: int
+    pace: _Pace
 
 
 class Feed:
@@ -178,7 +196,8 @@ class Feed:
         self._now = now
         self._observer = observer or Unobserved()
         self._seen = _Seen(terms.remembered_max)
-        self._step_s = FIRST_STEP_S
+        self._pace = _Pace(terms)
+        self._recent_pace, self._deep_pace = _Pace(terms), _Pace(terms)
         self._cursor = Cursor()
         self._stored = 0  # the place of the stored cursor
         self._recent: _Sweep | None = None
@@ -244,11 +263,12 @@ class Feed:
         horizon = there + max(0, cursor.offset - wall.offset_s)  # now, by either offset
         edge = horizon + self._terms.ahead_s
         while at < edge:
-            last = at + self._step_s >= horizon
-            until = edge if last else at + self._step_s
+            last = at + self._pace.step_s >= horizon
+            until = edge if last else at + self._pace.step_s
             place = min(until, horizon - self._terms.overlap_s)
             on_way = msgspec.structs.replace(cursor, next=place, turn=turn)
-            if await self._window(at, until, min(until, horizon) - at, arrived if last else on_way):
+            span = min(until, horizon) - at
+            if await self._window(at, until, span, arrived if last else on_way, self._pace):
                 at = until
 
     def _placed(self, there: int, wall: WallClock) -> Cursor:
@@ -279,9 +299,9 @@ class Feed:
         """One window of a sweep; the short one goes before the deep one, which takes long."""
         terms, cursor = self._terms, self._cursor
         if self._recent is None and self._due(cursor.swept, terms.sweep_every_s):
-            self._recent = self._sweep_over(terms.sweep_s)
+            self._recent = self._sweep_over(terms.sweep_s, self._recent_pace)
         if self._deep is None and self._due(cursor.deep, terms.deep_every_s):
-            self._deep = self._sweep_over(terms.deep_s)
+            self._deep = self._sweep_over(terms.deep_s, self._deep_pace)
         if self._recent is not None:
             done = msgspec.structs.replace(cursor, swept=self._recent.began)
             if await self._swept(self._recent, done):
@@ -294,27 +314,29 @@ class Feed:
     def _due(self, last: int, every_s: float) -> bool:
         return self._now().timestamp() - last >= every_s
 
-    def _sweep_over(self, back_s: int) -> _Sweep:
+    def _sweep_over(self, back_s: int, pace: _Pace) -> _Sweep:
         """A sweep over the last seconds before those that every look reads anyway."""
         until = self._cursor.next
         assert until is not None
         at = max(until - back_s, _earliest(self._cursor))
-        return _Sweep(int(self._now().timestamp()), min(at, until), until)
+        return _Sweep(int(self._now().timestamp()), min(at, until), until, pace)
 
     async def _swept(self, sweep: _Sweep, done: Cursor) -> bool:
         """Read a sweep's next window; True when it was the last, and the cursor says so."""
-        until = min(sweep.at + self._step_s, sweep.until)
+        until = min(sweep.at + sweep.pace.step_s, sweep.until)
         last = until == sweep.until
-        if await self._window(sweep.at, until, until - sweep.at, done if last else self._cursor):
+        after = done if last else self._cursor
+        if await self._window(sweep.at, until, until - sweep.at, after, sweep.pace):
             sweep.at = until
             return last
         return False
 
-    async def _window(self, at: int, until: int, span: int, after: Cursor) -> bool:
+    async def _window(self, at: int, until: int, span: int, after: Cursor, pace: _Pace) -> bool:
         """Read and land one window; False where it held too much: the next will be shorter.
 
         span   the seconds of it that can hold deals
         after  where the feed stands once it is landed
+        pace   told what the window held
         """
         try:
             rows, repeats, found = await self._ask(at, until)
@@ -322,7 +344,7 @@ class Feed:
             if no.reason not in TOO_MUCH or span <= STEP_MIN_S:
                 raise
             self._failed(no)
-            self._step_s = max(STEP_MIN_S, min(self._step_s, span) // 2)
+            pace.halve(span)
             return False
         fit, unfit = await self._read(found, after.began)
         if fit or unfit or self._worth_storing(after):
@@ -330,7 +352,7 @@ class Feed:
             self._stored = after.next or 0
         self._seen.add(row for row in found if row.ticket)
         self._cursor = after
-        self._step_s = self._fitting(rows, max(span, 1))
+        pace.fit(rows, max(span, 1))
         self._observer.looked(self._server, rows, repeats, len(fit), len(unfit))
         self._observer.lagging(self._server, self.status().lag_s or 0.0)
         return True
@@ -339,11 +361,6 @@ class Feed:
         """Whether a place without new deals should survive a restart."""
         same = msgspec.structs.replace(after, next=self._cursor.next)
         return same != self._cursor or abs((after.next or 0) - self._stored) >= STORED_EVERY_S
-
-    def _fitting(self, rows: int, span: int) -> int:
-        """The next window's seconds: twice the last at most, and no more rows than are wanted."""
-        wanted = self._terms.rows_max * span // max(rows, 1)
-        return max(STEP_MIN_S, min(self._step_s * 2, wanted, self._terms.window_s))
 
     async def _ask(self, at: int, until: int) -> tuple[int, int, list[_Look]]:
         """A window's rows over all masks: how many, how many of them were landed, and the others.

@@ -256,6 +256,19 @@ async def test_a_sweep_is_done_in_steps_between_looks() -> None:
     assert all(until - since <= 60 + 60 + 12 for _, since, until in world.asked)
 
 
+async def test_a_quiet_hour_makes_no_sweep_over_a_busy_one_ask_for_too_much() -> None:
+    """Looks that find nothing grow; the sweep between them goes by what it finds itself."""
+    world = await begun(sweep_every_s=300.0, sweep_s=250, overlap_s=3)
+    world.too_many = 400
+    for ticket in range(1, 4001):
+        world.trade(ticket)
+        if ticket % 100 == 0:  # 20 a second for 200 seconds
+            await world.pass_time(5, each=5)
+    late = world.trade(9999, at=START + 100)
+    await world.pass_time(200, each=5)
+    assert late in world.tickets
+
+
 async def test_the_memory_of_repeats_is_bounded() -> None:
     """What it forgot is handed on again: more work for the ledger, never a loss."""
     world = await begun(remembered_max=10)
