@@ -34,7 +34,7 @@ SELL: Final = 1  # actions above it move money without a trade
 _PER_LOT: Final = int(Component.PER_LOT)
 
 
-class Share(msgspec.Struct, frozen=True, eq=False):
+class Share(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What one volume on one route does, whichever deal it is.
 
     rows     its lines as encoded rows with blanks

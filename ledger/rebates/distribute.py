@@ -29,7 +29,7 @@ class Level(msgspec.Struct, frozen=True):
     zero: Reason
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """What one level gets: whole minor units, and the exact rest they leave (1e-16, signed)."""
 
     amount: int

@@ -87,7 +87,8 @@ class Pipeline:
 
     async def _take(self, feed: int, deals: Sequence[LandedDeal]) -> None:
         """Compute one batch while the one before it is written, then send it on its way."""
-        assert deals[0].no == self.reached(feed) + 1, (feed, deals[0].no, self.reached(feed))
+        first, last, reached = deals[0].no, deals[-1].no, self.reached(feed)
+        assert (first, last) == (reached + 1, reached + len(deals)), (feed, first, last, reached)
         await self._know(deals[0])
         await self._quiet()
         computed = await compute_in_slices(self.engine, self._remainders, feed, deals)

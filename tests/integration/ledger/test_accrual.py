@@ -209,6 +209,10 @@ async def test_starting_again_pays_nothing_twice(broker: Broker) -> None:
     assert pipeline.reached(FEED) == 30
     with pytest.raises(AssertionError):
         await pipeline.accrue(FEED, deals)
+    with pytest.raises(AssertionError):  # a number is missing between them
+        await pipeline.accrue(FEED, landed([deal(31), deal(33)], begin=31)[:1] + landed(
+            [deal(33)], begin=33
+        ))  # fmt: skip
 
 
 async def test_inputs_that_moved_stop_the_batch(broker: Broker) -> None:
