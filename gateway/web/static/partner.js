@@ -22,7 +22,6 @@ const [state, updated, clock, spoken, rows, noRows] = ["state", "updated", "upda
 );
 const ahead = Date.parse(page.now) - Date.now(); // our clock may be wrong, the server's days are not
 const now = () => Date.now() + ahead;
-const dayOf = (ms) => new Date(ms).toISOString().slice(0, 10);
 const api = `/v1/partners/${page.partner}`;
 
 // --- amounts: whole minor units as BigInt, as exact as the books ---------------------------------
@@ -69,7 +68,7 @@ async function readDay() {
   for (const each of read.data) {
     days.set(each.currency, { minutes: each.minutes, sums: each.sums.map(minor) });
     const known = latest.get(each.currency);
-    if (known !== undefined && dayOf(now()) === day) note(each.currency, known);
+    if (known !== undefined && latestDay === day) note(each.currency, known);
   }
   draw();
 }
@@ -168,6 +167,7 @@ function again() {
 // --- what the stream says ------------------------------------------------------------------------
 
 const latest = new Map(); // currency -> today's sum
+let latestDay = "";
 let seenLines = "";
 let seenId = 0n;
 
@@ -189,6 +189,7 @@ function take(event) {
     for (const [figure, amount] of Object.entries(sum)) show(card, figure, amount);
     latest.set(currency, sum.today);
   }
+  latestDay = said.day;
   const at = new Date(now());
   clock.textContent = at.toISOString().slice(11, 19);
   updated.dateTime = at.toISOString();
@@ -413,19 +414,6 @@ function tick() {
   tickedAt = Date.now();
   if (state.dataset.state === "ended") return;
   if (slept || (running && Date.now() - heardAt > SILENCE_MS)) atOnce();
-  if (dayOf(now()) !== day) midnight();
-}
-
-let midnightAsked = "";
-
-function midnight() {
-  const today = dayOf(now());
-  if (midnightAsked === today) return;
-  midnightAsked = today;
-  latest.clear();
-  for (const card of cards.values()) show(card, "today", 0n);
-  atOnce(); // the snapshot says what the new day has brought already
-  readDay().catch(() => (midnightAsked = ""));
 }
 
 const ignore = () => {}; // whatever failed is asked for again by what follows

@@ -181,22 +181,27 @@ async def test_after_a_night_asleep_the_numbers_are_right(ground: Ground) -> Non
 
 
 async def test_at_midnight_the_day_begins_at_nothing(ground: Ground) -> None:
-    """Today's sum starts again, what is accrued stays."""
+    """Today's sum and the chart start again, what is accrued stays."""
     contract = await ground.api.new_contract()
-    ground.day_begins_in(minutes=1)
+    ground.day_begins_in(minutes=0.2)
     await ground.earner.earns(contract, "1")
     visitor = await ground.visitor(contract, clock=True)
     await visitor.is_live()
     await visitor.shows("today", "5.00")
 
-    ground.later(minutes=2)
-    await visitor.page.clock.run_for(120_000)
+    async with visitor.page.expect_request("**/day", timeout=WAIT_MS):  # the chart's new day
+        ground.later(seconds=24)
+        await visitor.page.clock.run_for(24_000)
 
     await visitor.shows("today", "0.00")
     await visitor.shows("accrued", "5.00")
     await ground.earner.earns(contract, "2")
     await visitor.shows("today", "10.00")
     await visitor.shows("accrued", "15.00")
+    chart = visitor.page.locator(".chart")
+    await expect(chart).to_have_attribute(
+        "aria-label", re.compile("from 0 at 00:00 to 10.00 at 00:0"), timeout=WAIT_MS
+    )
 
 
 async def test_a_silent_stream_is_left_for_another(ground: Ground) -> None:
@@ -215,6 +220,18 @@ async def test_a_silent_stream_is_left_for_another(ground: Ground) -> None:
 
     await visitor.is_live()
     await visitor.shows("today", "5.00")
+
+
+async def test_a_machine_that_slept_asks_again_at_once(ground: Ground) -> None:
+    """After a nap the old connection is not trusted, however lately it was heard."""
+    contract = await ground.api.new_contract()
+    visitor = await ground.visitor(contract, clock=True)
+    await visitor.is_live()
+    ground.proxy.fault = Fault(kind=Kind.STALL)
+
+    await visitor.page.clock.fast_forward("00:30")
+
+    await expect(visitor.state).to_have_text("Reconnecting", timeout=WAIT_MS)
 
 
 async def test_a_visit_that_is_over_says_so(ground: Ground) -> None:
@@ -304,7 +321,12 @@ async def test_new_lines_leave_what_is_being_read_in_peace(ground: Ground) -> No
     await ground.earner.earns(contract, *["0.1"] * 30)
 
     await expect(visitor.rows).to_have_count(21, timeout=WAIT_MS)
+    await ground.earner.earns(contract, "0.77")
+    await expect(visitor.rows.first).to_contain_text("0.77", timeout=WAIT_MS)
+    await expect(visitor.rows).to_have_count(21)
     await expect(visitor.page.locator(".why .steps")).to_be_visible()
+    names = await visitor.rows.evaluate_all("rows => rows.map(row => row.dataset.line)")
+    assert len(set(names)) == len(names)
     focused = visitor.page.locator(f"tr[data-line='{name}'] button:focus")
     await expect(focused).to_have_count(1)
 
