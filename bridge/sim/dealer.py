@@ -97,7 +97,10 @@ class Dealer:
         users = (self._books.users.get(login) for login in sorted(logins))
         groups = self._books.groups
         return [
-            Holder(user.login, groups[user.group].currency, groups[user.group].digits)
+            Holder(
+                user.login, groups[user.group].currency, groups[user.group].digits,
+                user.registration,
+            )
             for user in users
             if user is not None
-        ]
+        ]  # fmt: skip

@@ -55,11 +55,12 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """An account that deals."""
+    """An account that deals; it was opened in second `opened` of the server's wall clock."""
 
     login: int
     currency: str
     digits: int
+    opened: int = 0
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -110,7 +111,7 @@ class Dealing:
     def happens(self, holders: Sequence[Holder], numbers: Numbers, moment: Moment) -> list[Trade]:
         """One deal, or the two of a closing by the opposite position."""
         holder = self._any(holders)
-        made = [self._timed(deal, moment) for deal in self._deals(holder, numbers)]
+        made = [self._timed(deal, holder, moment) for deal in self._deals(holder, numbers)]
         self._recent.extend(deal.ticket for deal in made)
         return made
 
@@ -133,11 +134,16 @@ class Dealing:
         flags = deal.flags | self._any(MODIFIERS)
         return msgspec.structs.replace(deal, **change, flags=flags, edits=deal.edits + 1)
 
-    def _timed(self, deal: Trade, moment: Moment) -> Trade:
-        """The deal at its moment, or at an earlier one that it is booked for too late."""
+    def _timed(self, deal: Trade, holder: Holder, moment: Moment) -> Trade:
+        """The deal at its moment, or at an earlier one that it is booked for too late.
+
+        No deal is older than its account.
+        """
         utc_ms, late = moment.utc_ms, self._chance(self._terms.late)
         if late:
             utc_ms -= 1_000 + int(self._random.random() * (LATE_MAX_S - 1) * 1_000)
+            too_early = (holder.opened + 1) * 1_000 - moment.wall_ms(utc_ms)
+            utc_ms = min(moment.utc_ms, utc_ms + max(0, too_early))
         return msgspec.structs.replace(
             deal, utc_ms=utc_ms, wall_ms=moment.wall_ms(utc_ms), late=late
         )

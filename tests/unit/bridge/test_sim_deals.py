@@ -188,6 +188,16 @@ def test_an_edit_shows_in_the_flags_and_moves_the_difference(books: Books) -> No
         assert books.credit(login) == sum(deal.moved for deal in mine if deal.action == 3)
 
 
+def test_no_deal_is_older_than_its_account(books: Books) -> None:
+    """A deal booked too late is not booked for a time at which nobody could have made it."""
+    opened = Wall(lambda: NOON - timedelta(seconds=10)).seconds()
+    for login in LOGINS:
+        books.record(msgspec.structs.replace(books.users[login], registration=opened))
+    play(books, 1_000, tick=1_000)
+    assert min(deal.wall_ms for deal in deals_of(books)) >= opened * 1000
+    assert sum(deal.late for deal in deals_of(books)) > 50
+
+
 def test_late_deals_carry_an_earlier_time(books: Books) -> None:
     """A new number with a time of up to a minute ago; all others carry the time of their tick."""
     play(books, 1_000, tick=1_000)
