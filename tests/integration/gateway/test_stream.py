@@ -32,6 +32,7 @@ from tests.support.proxy import Fault, Kind, Proxy, TcpUpstream, UnixUpstream, U
 from tests.support.servers import Database
 
 WAIT_S = 10
+PINGING = msgspec.structs.replace(STREAMS, ping_s=0.3)
 PARTNER, OTHER = "PA" + "1" * 18, "PA" + "2" * 18
 EU, INT, OTHERS = "CT" + "1" * 18, "CT" + "2" * 18, "CT" + "3" * 18
 BOOKS = {"fx-eu": (1, "EUR"), "fx-int": (2, "USD")}
@@ -184,8 +185,9 @@ class Streams:
 
 @asynccontextmanager
 async def streaming(
-    database: Database, pool: asyncpg.Pool, redis: Redis, limits: LiveLimits = STREAMS
-) -> AsyncIterator[Streams]:
+    database: Database, pool: asyncpg.Pool, redis: Redis, limits: LiveLimits = STREAMS,
+    *, heard: bool = True,
+) -> AsyncIterator[Streams]:  # fmt: skip
     """An API with two partners: one with a contract in each entity, one with another in one."""
     async with serving(database, pool, redis, stream_limits=limits) as api:
         partners = Partners(api.owner)
@@ -199,8 +201,12 @@ async def streaming(
         live = api.parts.live
         running = asyncio.create_task(live.run())
         try:
-            yield Streams(api, live, partners)
+            made = Streams(api, live, partners)
+            if heard:
+                await becomes(made, "")
+            yield made
         finally:
+            live.close()
             running.cancel()
             await asyncio.wait([running])
             if not running.cancelled():
@@ -267,9 +273,14 @@ async def test_a_zero_line_is_told_though_no_account_moved(streams: Streams) -> 
     assert after.contract()["lines"] == before.contract()["lines"] + 1
 
 
-async def test_what_is_not_committed_is_never_shown(streams: Streams, pool: asyncpg.Pool) -> None:
+async def test_what_is_not_committed_is_never_shown(
+    database: Database, pool: asyncpg.Pool, redis: Redis
+) -> None:
     """Told too early, and then rolled back: the reader sees what was before and what is after."""
-    async with streams.follow() as reader:
+    async with (
+        streaming(database, pool, redis, PINGING) as streams,
+        streams.follow() as reader,
+    ):
         await reader.event()
         transaction = streams.partners.conn.transaction()
         await transaction.start()
@@ -394,15 +405,19 @@ async def visit(streams: Streams, partner: str) -> dict[str, str]:
     return {"Cookie": f"brokerd_partner={await visits.open(partner, token, 'test')}"}
 
 
-async def test_a_key_that_is_revoked_ends_its_streams(streams: Streams) -> None:
+async def test_a_key_that_is_revoked_ends_its_streams(
+    database: Database, pool: asyncpg.Pool, redis: Redis
+) -> None:
     """The credential is looked at again with each ping."""
-    token = await streams.api.key(owner="short")
-    async with streams.follow(token=token) as reader:
-        await reader.event()
-        await streams.api.owner.execute("UPDATE gateway.api_key SET revoked = now()")
-        streams.api.clock.skew_s += 60
-        while await reader.part():
-            pass
+    async with streaming(database, pool, redis, PINGING) as streams:
+        token = await streams.api.key(owner="short")
+        async with streams.follow(token=token) as reader:
+            await reader.event()
+            await reader.comment("here")
+            await streams.api.owner.execute("UPDATE gateway.api_key SET revoked = now()")
+            streams.api.clock.skew_s += 60
+            while await reader.part():
+                pass
 
 
 async def test_a_new_contract_joins_a_stream_that_is_open(streams: Streams) -> None:
@@ -442,9 +457,8 @@ async def test_another_replica_hears_through_redis(
     streams: Streams, pool: asyncpg.Pool, redis: Redis
 ) -> None:
     """A batch committed by another process reaches our readers, and its numbers come from rows."""
-    limits = msgspec.structs.replace(STREAMS, ping_s=600, poll_s=0.1)
     elsewhere = Live(
-        pool, Channel(redis, "elsewhere", 0.1), limits, streams.api.clock.now,
+        pool, Channel(redis, "elsewhere", 0.1), STREAMS, streams.api.clock.now,
         streams.api.clock.monotonic, streams.api.parts.metrics,
     )  # fmt: skip
     running = asyncio.create_task(elsewhere.run())
@@ -463,9 +477,8 @@ async def test_without_redis_the_ledger_is_read(
 ) -> None:
     """Nothing listens at Redis's address and nobody tells us: the numbers come all the same."""
     nowhere = open_redis("redis://127.0.0.1:1/0")
-    limits = msgspec.structs.replace(STREAMS, ping_s=600)
     try:
-        async with streaming(database, pool, nowhere, limits) as streams:
+        async with streaming(database, pool, nowhere, heard=False) as streams:
             assert "reads the ledger" in streams.live.trouble()
             async with streams.follow() as reader:
                 await reader.event()
@@ -479,10 +492,9 @@ async def test_redis_lost_and_found_again(
     database: Database, pool: asyncpg.Pool, redis_url: str
 ) -> None:
     """Cut in the middle the ledger is read; when Redis is back, words are heard again."""
-    limits = msgspec.structs.replace(STREAMS, ping_s=600)
     async with (
         through_proxy(redis_url) as (proxy, client),
-        streaming(database, pool, client, limits) as streams,
+        streaming(database, pool, client) as streams,
         streams.follow() as reader,
     ):
         await reader.event()
@@ -507,7 +519,7 @@ async def test_the_database_away_keeps_streams_open(database: Database, redis: R
     """While nothing can be read a stream pings; then it shows what was committed meanwhile."""
     async with (
         beyond(database) as (proxy, pool),
-        streaming(database, pool, redis) as streams,
+        streaming(database, pool, redis, PINGING) as streams,
         streams.follow() as reader,
     ):
         await reader.event()
@@ -547,7 +559,7 @@ async def test_who_does_not_read_is_dropped(
     database: Database, pool: asyncpg.Pool, redis: Redis
 ) -> None:
     """A reader that takes nothing from its socket is let go, and holds up nobody else."""
-    limits = msgspec.structs.replace(STREAMS, per_s=100, socket_bytes=2_048, ping_s=5)
+    limits = msgspec.structs.replace(STREAMS, per_s=100, socket_bytes=2_048)
     async with streaming(database, pool, redis, limits) as streams:
         for number in range(60):
             await streams.partners.sign(f"CT{number:018}", PARTNER, "fx-eu")
