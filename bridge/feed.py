@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from bridge.faults import AnswerLost, Fault, NothingSent
+from bridge.faults import AnswerLost, Fault, MaySend, NothingSent, always
 from bridge.mt5 import clock, deals, http, retcodes
 from bridge.mt5.clock import WallClock
 from bridge.mt5.deals import Unfit
@@ -176,6 +176,8 @@ class Feed:
     opened  the cursor as the ledger keeps it, empty at first
     land    writes deals, rows that do not fit and the cursor in one transaction; whatever it raises
             ends the feed: the owner begins anew from what is stored
+    may_send  whether we own the server as surely as it takes to ask it anything; if not, the look
+            fails and is repeated
     """
 
     def __init__(
@@ -187,6 +189,7 @@ class Feed:
         land: Land,
         now: Callable[[], datetime],
         observer: Observer | None = None,
+        may_send: MaySend = always,
     ) -> None:
         self._sessions = sessions
         self._server = sessions.server.id
@@ -195,6 +198,7 @@ class Feed:
         self._land = land
         self._now = now
         self._observer = observer or Unobserved()
+        self._may_send = may_send
         self._seen = _Seen(terms.remembered_max)
         self._pace = _Pace(terms)
         self._recent_pace, self._deep_pace = _Pace(terms), _Pace(terms)
@@ -370,7 +374,7 @@ class Feed:
         count = repeats = 0
         found: dict[tuple[int, int], _Look] = {}
         for mask in self._terms.masks:
-            answer = await self._sessions.call(http.deal_batch(mask, at, until))
+            answer = await self._sessions.call(http.deal_batch(mask, at, until), self._may_send)
             if not answer.ok and answer.code != retcodes.NOT_FOUND:
                 raise AnswerLost("retcode", f"{answer.code} {answer.text}")
             await asyncio.sleep(0)

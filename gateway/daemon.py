@@ -380,7 +380,7 @@ class House:
         )  # fmt: skip
         feed = Feed(
             sessions=sessions, terms=terms, opened=landings.opened, land=landings.land,
-            now=self.clocks.now, observer=self.metrics,
+            now=self.clocks.now, observer=self.metrics, may_send=owner.fresh,
         )  # fmt: skip
         self.feeds[server] = (owner, feed)
         return {"feed": feed.run, "parked": landings.run}

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.faults import AnswerLost, Fault, NothingSent
+from bridge.faults import AnswerLost, Fault, MaySend, NothingSent, always
 from bridge.feed import Cursor, Feed
 from bridge.mt5 import http
 from bridge.mt5.clock import SUMMER_S, is_summer
@@ -32,6 +32,7 @@ class World:
     now       seconds, UTC
     measured  the offset as the session knows it; error_s  how far the server's clock is wrong
     too_many  rows that no answer may have more of
+    owned     whether the server is surely ours
     """
 
     def __init__(self, now: int = START, **terms: Any) -> None:
@@ -39,6 +40,7 @@ class World:
         self.measured = self.offset(now)
         self.error_s = 0
         self.live = True
+        self.owned = True
         self.rows: dict[int, dict[str, str]] = {}
         self.asked: list[tuple[str, int, int]] = []
         self.answered: list[int] = []
@@ -67,6 +69,7 @@ class World:
             land=self.land,
             now=lambda: datetime.fromtimestamp(self.now, UTC),
             observer=self,
+            may_send=lambda: self.owned,
         )
 
     # what the feed knows of the session
@@ -79,10 +82,12 @@ class World:
             server="s", state=state, since=since, offset_s=self.measured, clock_error_s=self.error_s
         )
 
-    async def call(self, request: http.Request) -> http.Answer:
+    async def call(self, request: http.Request, may_send: MaySend = always) -> http.Answer:
         """Deals of a window, both ends included, newest first: the order is nobody's promise."""
         if not self.live:
             raise NothingSent("session")
+        if not may_send():
+            raise NothingSent("lease")
         if self.faults:
             raise self.faults.pop(0)
         query = dict(request.query)

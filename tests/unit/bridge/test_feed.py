@@ -49,6 +49,20 @@ async def test_in_summer_the_first_look_begins_no_hour_earlier() -> None:
     assert world.tickets == [2]
 
 
+async def test_who_is_not_surely_the_owner_asks_nothing() -> None:
+    """An owner that was stopped and wakes up does not ask a platform that another one follows."""
+    world = await begun()
+    world.trade(7)
+    world.owned = False
+    asked = len(world.asked)
+    with pytest.raises(NothingSent, match="lease"):
+        await world.pass_time(1)
+    assert len(world.asked) == asked
+    world.owned = True
+    await world.pass_time(1)
+    assert world.tickets == [7]
+
+
 async def test_deals_come_in_the_order_of_the_servers_clock() -> None:
     """An answer may have any order; time and ticket give it one."""
     world = await begun()
@@ -172,7 +186,7 @@ async def test_a_refusal_of_the_platform_is_a_fault_too() -> None:
     """Too frequent requests are no empty answer."""
     world = await begun()
 
-    async def refused(request: http.Request) -> http.Answer:
+    async def refused(request: http.Request, _: object = None) -> http.Answer:
         return http.read_rows(b'{"retcode":"12 Too frequent requests"}')
 
     world.call = refused  # type: ignore[method-assign]

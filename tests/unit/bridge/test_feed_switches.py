@@ -82,7 +82,7 @@ async def test_a_walk_over_a_switch_that_is_broken_off_is_taken_up() -> None:
     world.measured = world.offset(world.now)
     ask, calls = world.call, 0
 
-    async def broken(request: http.Request) -> http.Answer:
+    async def broken(request: http.Request, _: object = None) -> http.Answer:
         nonlocal calls
         calls += 1
         if calls % 4 == 0:
