@@ -6,88 +6,32 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator
+from typing import Final
 
 import pytest
 import pytest_asyncio
 
-from tests.support.house import Daemon, House, until
-from tests.support.proxy import Proxy, TcpUpstream
+from tests.support.house import House, until
+from tests.support.pair import (
+    AWAKE_S,
+    GOODBYE_BYTES,
+    TAKEN_OVER_WITHIN_S,
+    Pair,
+    open_pair,
+    within,
+)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
-TAKEN_OVER_WITHIN_S: Final = 10.0
 ENTRIES: Final = "SELECT count(*) FROM ledger.entry"
-GOODBYE_BYTES: Final = 24  # TLS says that it closes; the shortest request has hundreds
-OWNER: Final = "SELECT holder, epoch FROM gateway.owner WHERE name = 'platform:mt5-live'"
-AWAKE_S: Final = 4.0  # longer than an owner takes to find out that it is none any more
-
-T = TypeVar("T")
-
-
-class Pair:
-    """Two daemons, each with a way of its own to the platform that counts what passes."""
-
-    def __init__(self, house: House, ways: dict[str, Proxy], daemons: dict[str, Daemon]) -> None:
-        self.house = house
-        self.ways = ways
-        self.daemons = daemons
-
-    async def epoch(self) -> int:
-        """The number of the ownership in force."""
-        async with self.house.database() as conn:
-            found: int = (await conn.fetchrow(OWNER))["epoch"]
-        return found
-
-    async def owner(self) -> str:
-        """The daemon whose session is live and who holds the platform."""
-
-        async def live() -> str | None:
-            for name, daemon in self.daemons.items():
-                portal = self.house.caller("olga", daemon)
-                sessions = (await portal.get("/v1/sessions"))["data"]
-                if any(each["state"] == "live" for each in sessions):
-                    return name
-            return None
-
-        return await until(live, "an owner of the platform")
-
-    def other(self, name: str) -> str:
-        """The one of the two that is not `name`."""
-        return next(each for each in self.daemons if each != name)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def pair(house: House) -> AsyncIterator[Pair]:
     """Two daemons of this story's own; the house's first one is away meanwhile."""
-    await house.daemon.stop()
-    host, _, port = house.platform.peer.url.removeprefix("https://").partition(":")
-    upstream = TcpUpstream(host, int(port))
-    async with Proxy(upstream) as one, Proxy(upstream) as two:
-        ways = {"one": one, "two": two}
-        daemons = {}
-        for name, way in ways.items():
-            address = f"https://{way.host}:{way.port}"
-            port_of = house.daemon.wish.port if name == "one" else 0
-            daemons[name] = await house.another_daemon(name, address, port=port_of)
-        before, house.daemon = house.daemon, daemons["one"]
-        yield Pair(house, ways, daemons)
-        for daemon in daemons.values():
-            daemon.send(signal.SIGCONT)
-            await daemon.stop()
-        house.daemon = before
-        await house.daemon.start()
-
-
-async def within(limit_s: float, there: Callable[[], Awaitable[T | None]]) -> T:
-    """Wait until `there` answers something, for so long and no longer."""
-    async with asyncio.timeout(limit_s):
-        while True:
-            found = await there()
-            if found:
-                return found
-            await asyncio.sleep(0.1)
+    async with open_pair(house) as opened:
+        yield opened
 
 
 async def test_both_take_deposits(pair: Pair) -> None:
@@ -140,14 +84,14 @@ async def test_the_other_takes_the_platform_over(pair: Pair, end: signal.Signals
     await house.becomes(answer.body["id"], transfer="done")
     again = await house.pays(client, "20.00", to="account")
     await house.becomes(again.body["id"], transfer="done")
+    held = await pair.held()
     async with house.database() as conn:
-        holder, epoch = await conn.fetchrow(OWNER)
         booked = await conn.fetchval(ENTRIES)
     if end is signal.SIGSTOP:
         pair.daemons[owner].send(signal.SIGCONT)
         await asyncio.sleep(AWAKE_S)
+    assert await pair.held() == held
     async with house.database() as conn:
-        assert tuple(await conn.fetchrow(OWNER)) == (holder, epoch)
         assert await conn.fetchval(ENTRIES) == booked
     assert pair.ways[owner].request_bytes - sent <= GOODBYE_BYTES
     assert pair.ways[owner].connections == dialled

@@ -64,7 +64,8 @@ STAFF: Final = (
     NewKey("reader", "sre"),
     NewKey("narrow", "svc.caller", ("fx-int",)),
 )
-QUICK: Final[Mapping[str, Mapping[str, str]]] = {
+Rules = Mapping[str, Mapping[str, str]]
+QUICK: Final[Rules] = {
     "broker.toml": {"settle_time_s": "0.6", "poll_s": "0.1", "sweep_every_s": "2"},
     "payments.toml": {
         "answer_timeout_s": "1", "lease_s": "2", "not_found_grace_s": "1.5",
@@ -142,13 +143,14 @@ class House:
         folder: Path,
         http: aiohttp.ClientSession,
         opened: AsyncExitStack,
+        rules: Rules,
     ) -> None:
         self.addresses = addresses
         self.folder = folder
         self.http = http
         self.ids = Ids(lambda: time.time_ns() // 1_000_000, os.urandom)
         self.secrets = Secrets(folder / "secrets", os.urandom)
-        self.rulebook = _quick_rulebook(folder / "rulebook")
+        self.rulebook = _quick_rulebook(folder / "rulebook", rules)
         self.book = _read(self.rulebook)
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
         self.tokens: dict[str, str] = {}
@@ -414,11 +416,16 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(addresses: Addresses, folder: Path) -> AsyncIterator[House]:
-    """A broker on these servers; everything it started ends with the block."""
+async def open_house(
+    addresses: Addresses, folder: Path, rules: Rules = QUICK
+) -> AsyncIterator[House]:
+    """A broker on these servers; everything it started ends with the block.
+
+    rules  what its rulebook says otherwise than the sample: values by file and key
+    """
     async with AsyncExitStack() as opened:
         http = await opened.enter_async_context(aiohttp.ClientSession())
-        house = House(addresses, folder, http, opened)
+        house = House(addresses, folder, http, opened, rules)
         await house.open()
         yield house
 
@@ -444,10 +451,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _quick_rulebook(folder: Path) -> Path:
+def _quick_rulebook(folder: Path, rules: Rules) -> Path:
     """A copy of the sample rulebook with its times shortened."""
     shutil.copytree(DEMO, folder)
-    for name, values in QUICK.items():
+    for name, values in rules.items():
         path = folder / name
         lines = [_quick(line, values) for line in path.read_text().splitlines()]
         path.write_text("\n".join(lines) + "\n")

@@ -1,7 +1,8 @@
 """A TCP proxy that misbehaves on order, between a client under test and a real server.
 
 It knows bytes, delays and how a connection dies. It refuses to know what the bytes mean, except
-where an answer begins: after the first byte of a request was passed on.
+where an answer begins, after the first byte of a request was passed on, and words it was told to
+listen for.
 
     async with Proxy(upstream) as proxy:
         connect to proxy.host, proxy.port
@@ -45,6 +46,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     latency_s: float = 0.0  # added before each piece, in each direction
     after_bytes: int = 0  # of answers, counted per connection: for CUT and RESET
     times: int | None = None  # connections that it strikes; None is all of them
+    words: tuple[bytes, ...] = ()  # what a client must have said before, in this order
 
 
 class TcpUpstream(msgspec.Struct, frozen=True):
@@ -72,6 +74,7 @@ class _Link:
         self.upstream: asyncio.StreamWriter | None = None
         self.answered_bytes = 0
         self.struck = False
+        self.heard = 0  # of the words that the fault waits for
 
 
 class Proxy:
@@ -90,6 +93,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.port = 0
         self.connections = 0  # accepted so far
+        self.strikes = 0  # connections struck so far
         self.request_bytes = 0  # passed on to the server so far
 
     @property
@@ -102,7 +106,7 @@ class Proxy:
         self._fault = fault
         self._left = fault.times
         for link in self._links:
-            link.struck = False
+            link.struck, link.heard = False, 0
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()  # what stalls looks again
 
@@ -166,19 +170,27 @@ class Proxy:
 
     def _strikes(self, link: _Link, *kinds: Kind) -> bool:
         """Say whether the fault in force is one of `kinds` and has a connection left to strike."""
-        if self._fault.kind not in kinds:
+        if self._fault.kind not in kinds or link.heard < len(self._fault.words):
             return False
         if not link.struck:
             if self._left == 0:
                 return False
             link.struck = True
+            self.strikes += 1
             self._left = None if self._left is None else self._left - 1
         return True
+
+    def _listen(self, link: _Link, piece: bytes) -> None:
+        """Note which of the words the fault waits for are said by now."""
+        words = self._fault.words
+        while link.heard < len(words) and words[link.heard] in piece:
+            link.heard += 1
 
     async def _pass_requests(self, link: _Link) -> None:
         assert link.upstream is not None
         while piece := await link.reader.read(CHUNK_BYTES):
             await self._delay(link)
+            self._listen(link, piece)
             if self._strikes(link, Kind.DROP_REQUEST):
                 _end(link, reset=True)
                 return
