@@ -35,6 +35,11 @@ WITH inputs AS MATERIALIZED (
 SELECT (SELECT version FROM inputs) AS inputs, EXISTS (SELECT FROM head) AS ours
 """
 
+# Whether somebody else has written what we were about to.
+OVERTAKEN: Final = """
+SELECT epoch <> $2 OR batch >= $3::bigint FROM ledger.accrual_head WHERE book_id = $1
+"""
+
 # All that goes with a batch's lines and entry, in one round trip. `reached` is empty when the
 # position is not where the batch begins. A batch's time is its entry's and never before the last one's.
 END_BATCH: Final = """

@@ -3,7 +3,8 @@
 Knows a broker of five levels, 200 partners and 10,000 logins whose deals are in memory: landing and
 reading them are not in it. Each round accrues new deals through the pipeline that the daemon runs,
 then copies the very bytes of its lines into a table with the same index and trigger, in the same
-batches, on one connection. Refuses to bring what it copies into any other order.
+batches, on one connection. The pipeline has two: it books a batch while it copies the next. Refuses
+to bring what it copies into any other order.
 """
 
 from __future__ import annotations
@@ -82,16 +83,16 @@ class Run(msgspec.Struct, frozen=True):
 class Tap:
     """A connection that keeps what is copied through it."""
 
-    def __init__(self, conn: asyncpg.Connection) -> None:
+    def __init__(self, conn: asyncpg.Connection, streams: list[bytearray]) -> None:
         self._conn = conn
-        self.streams: list[bytearray] = []
+        self._streams = streams
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._conn, name)
 
     async def copy_to_table(self, table: str, *, source: bytearray, **how: Any) -> None:
         """As asyncpg's."""
-        self.streams.append(source)
+        self._streams.append(source)
         await self._conn.copy_to_table(table, source=source, **how)
 
 
@@ -151,10 +152,12 @@ class Contest:
     """One database: the pipeline, and a connection that only copies."""
 
     def __init__(
-        self, pipeline: Pipeline, taps: tuple[Tap, asyncpg.Connection], of: Inputs, pid: int
-    ) -> None:
+        self, pipeline: Pipeline, streams: list[bytearray], bare: asyncpg.Connection, of: Inputs,
+        pid: int,
+    ) -> None:  # fmt: skip
         self._pipeline = pipeline
-        self._tap, self._bare = taps
+        self._streams = streams
+        self._bare = bare
         self._inputs = of
         self._pid = pid
         attributed = {n: ((BEGIN, f"L1-{n % LEVELS[0][0]}"),) for n in range(1, LOGINS + 1)}
@@ -163,7 +166,7 @@ class Contest:
 
     async def round(self, deals: Sequence[LandedDeal], size: int) -> Run:
         """Accrue in batches of `size` deals, then copy the same lines."""
-        self._tap.streams.clear()
+        self._streams.clear()
         python, postgres = time.process_time(), server_cpu_s(self._pid)
         began = time.perf_counter()
         for start in range(0, len(deals), size):
@@ -171,7 +174,7 @@ class Contest:
         await self._pipeline.drain()
         accrual_s = time.perf_counter() - began
         python, postgres = time.process_time() - python, server_cpu_s(self._pid) - postgres
-        streams = list(self._tap.streams)
+        streams = list(self._streams)
         began = time.perf_counter()
         for stream in streams:
             await self._bare.execute("BEGIN")
@@ -230,7 +233,7 @@ async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection
 
         owner = await dial(asyncpg.connect, base.owner_dsn)
         await owner.execute(COPIED)
-        writer, bare = [await dial(connect_writer, base.daemon_dsn) for _ in range(2)]
+        writer, second, bare = [await dial(connect_writer, base.daemon_dsn) for _ in range(3)]
         await open_books(writer, [Book(BOOK, "bench", "USD")])
         async with writer.transaction():
             await inputs.publish(writer, [BOOK], plans())
@@ -241,17 +244,18 @@ async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection
         of = Inputs(
             await inputs.version(writer, BOOK), {each.id: each for each in contracts()}, versions
         )
-        tap = Tap(writer)
+        streams: list[bytearray] = []
         pipeline = await Pipeline.open(
-            tap, Numbers(), BOOK, 1, of, time.monotonic, lambda batch: None
-        )  # type: ignore[arg-type]  # fmt: skip
+            Tap(writer, streams), Numbers(), BOOK, 1, of, time.monotonic, lambda batch: None,
+            second=Tap(second, streams),
+        )  # fmt: skip
         pid = await writer.fetchval("SELECT pg_backend_pid()")
-        yield Contest(pipeline, (tap, bare), of, pid), owner
+        yield Contest(pipeline, streams, bare, of, pid), owner
 
 
 async def measure(ground: Ground, *, full: bool) -> list[Figure]:
     """Run the rounds and return the figures."""
-    rounds, count = (9, 120_000) if full else (5, 40_000)
+    rounds, count = (9, 120_000) if full else (5, 60_000)
     desk, accrued = Desk(), 0
     runs: dict[int, list[Run]] = {size: [] for size in SIZES}
     async with ground.base() as base, contest(base) as (ring, owner):

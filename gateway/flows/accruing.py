@@ -144,11 +144,13 @@ class Accruing:
             await asyncio.sleep(STOPPED_S if self._stopped else AGAIN_S)
 
     async def _life(self) -> None:
-        """Accrue over one connection, from where the rows say we stand, with inputs as they are."""
+        """Accrue from where the rows say we stand, with inputs as they are, on two connections."""
         conn = await self._connect()
+        second: asyncpg.Connection | None = None
         pipeline: Pipeline | None = None
         try:
-            pipeline = await self._opened(conn)
+            second = await self._connect()
+            pipeline = await self._opened(conn, second)
             while True:
                 self._wake.clear()
                 if not await self._turn(pipeline):
@@ -158,9 +160,11 @@ class Accruing:
         finally:
             if pipeline is not None:
                 await pipeline.abandon()
-            conn.terminate()
+            for each in (conn, second):
+                if each is not None:
+                    each.terminate()
 
-    async def _opened(self, conn: asyncpg.Connection) -> Pipeline:
+    async def _opened(self, conn: asyncpg.Connection, second: asyncpg.Connection) -> Pipeline:
         """A pipeline at the book's position; what it writes is refused if inputs move meanwhile."""
         self._handed.clear()
         version = await inputs.version(conn, self.book)  # before the rows, which may be newer
@@ -170,7 +174,7 @@ class Accruing:
         )
         return await Pipeline.open(
             conn, Numbers(), self.book, self._ownership.epoch, found, self._monotonic,
-            self._committed, self._deals_max,
+            self._committed, self._deals_max, second,
         )  # fmt: skip
 
     async def _turn(self, pipeline: Pipeline) -> bool:

@@ -1,14 +1,17 @@
-"""The pipeline: the next batch is computed while the last one is being written.
+"""The pipeline: the next batch is computed and copied while the last one is being committed.
 
-Knows at most one batch on its way and what it will make of the numbers after it. Refuses to mend
-itself: when a batch fails, all that was computed after it is worth nothing, and whoever runs it
-opens another one from the rows.
+Knows which batches are on their way and what they will make of the numbers after them: each is
+copied over a connection of its own and booked when the one before it is in the books. Refuses to
+mend itself: when a batch fails, all that was computed after it is worth nothing, and whoever runs
+it opens another one from the rows.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import asyncpg
 
@@ -27,31 +30,39 @@ class Pipeline:
     """
 
     def __init__(
-        self, engine: Engine, writer: Writer, head: Head, on_commit: Callable[[Committed], None],
-        deals_max: int = DEALS_MAX,
+        self, engine: Engine, writers: Sequence[Writer], head: Head,
+        on_commit: Callable[[Committed], None], deals_max: int = DEALS_MAX,
     ) -> None:  # fmt: skip
         self.engine = engine
-        self._writer = writer
+        self._writers = writers
         self._batch = head.batch
         self._line = head.line
         self._reached = dict(head.positions)
+        self._begun = head.at
         self._remainders = Remainders()
         self._on_commit = on_commit
         self._deals_max = deals_max
-        self._writing: asyncio.Task[Committed] | None = None
+        self._sent: deque[asyncio.Task[datetime]] = deque()
+        self._last: asyncio.Task[datetime] | None = None  # even when it is committed
         self._copying = asyncio.Event()
 
     @classmethod
     async def open(
         cls, conn: asyncpg.Connection, numbers: Numbers, book: int, epoch: int, inputs: Inputs,
         clock: Callable[[], float], on_commit: Callable[[Committed], None],
-        deals_max: int = DEALS_MAX,
+        deals_max: int = DEALS_MAX, second: asyncpg.Connection | None = None,
     ) -> Pipeline:  # fmt: skip
-        """Take the book for `epoch` and stand where it stands. Raises Fenced."""
+        """Take the book for `epoch` and stand where it stands. Raises Fenced.
+
+        With a `second` connection a batch is copied while the one before it is booked.
+        """
         accounts = await open_accounts(conn, numbers, book, inputs)
-        writer = Writer(conn, numbers, book, epoch, inputs, accounts, clock)
-        head = await writer.load()
-        return cls(Engine(book, inputs, accounts), writer, head, on_commit, deals_max)
+        writers = [
+            Writer(each, numbers, book, epoch, inputs, accounts, clock)
+            for each in (conn, second) if each is not None
+        ]  # fmt: skip
+        head = await writers[0].load()
+        return cls(Engine(book, inputs, accounts), writers, head, on_commit, deals_max)
 
     def reached(self, feed: int) -> int:
         """The last deal of a feed that was taken, committed or still on its way."""
@@ -72,18 +83,18 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Wait until nothing is on its way. Raises what `accrue` raises."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            self._on_commit(await writing)
+        await self._leave_on_way(0)
 
     async def abandon(self) -> None:
         """Stop what is on its way and forget it; whether it is in the books must be read."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
+        for writing in self._sent:
             writing.cancel()
-            await asyncio.wait([writing])  # its error says nothing new: the rows will tell
+        if self._sent:
+            await asyncio.wait(self._sent)
+        for writing in self._sent:
             if not writing.cancelled():
-                writing.exception()
+                writing.exception()  # it says nothing new: the rows will tell
+        self._sent.clear()
 
     async def _take(self, feed: int, deals: Sequence[LandedDeal]) -> None:
         """Compute one batch while the one before it is written, then send it on its way."""
@@ -92,17 +103,23 @@ class Pipeline:
         await self._know(deals[0])
         await self._quiet()
         computed = await compute_in_slices(self.engine, self._remainders, feed, deals)
-        batch = self._writer.numbered(computed, self._batch + 1, self._line + 1)
-        await self.drain()
+        batch = self._writers[0].numbered(computed, self._batch + 1, self._line + 1)
+        await self._leave_on_way(len(self._writers) - 1)
         self._send(batch)
 
+    async def _leave_on_way(self, count: int) -> None:
+        """Wait until no more than `count` batches are on their way."""
+        while len(self._sent) > count:
+            await self._sent[0]
+            self._sent.popleft()
+
     async def _quiet(self) -> None:
-        """Wait until the batch on its way is being copied: until then each answer counts, from
-        then on the server works alone and there is time to compute.
+        """Wait until the last batch is being copied: until then each answer counts, from then on
+        the server works alone and there is time to compute.
         """
-        if self._writing is not None:
+        if self._last is not None and not self._last.done():
             copying = asyncio.ensure_future(self._copying.wait())
-            await asyncio.wait([copying, self._writing], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([copying, self._last], return_when=asyncio.FIRST_COMPLETED)
             copying.cancel()
 
     async def _know(self, first: LandedDeal) -> None:
@@ -110,10 +127,27 @@ class Pipeline:
         month = period(first.deal.at.date())
         if not self._remainders.knows(month):
             await self.drain()
-            self._remainders.learn(month, await self._writer.remainders(month))
+            self._remainders.learn(month, await self._writers[0].remainders(month))
 
     def _send(self, batch: Numbered) -> None:
         self._batch, self._line = batch.batch, batch.last_line
         self._reached[batch.computed.feed] = batch.computed.last_deal
         self._copying.clear()
-        self._writing = asyncio.create_task(self._writer.write(batch, self._copying.set))
+        writer = self._writers[batch.batch % len(self._writers)]
+        self._last = asyncio.create_task(self._write(writer, batch, self._last))
+        self._sent.append(self._last)
+
+    async def _write(
+        self, writer: Writer, batch: Numbered, before: asyncio.Task[datetime] | None
+    ) -> datetime:
+        """Write one batch after the one before it, and tell of it at once; returns its time."""
+
+        async def turn() -> datetime:
+            if before is None:
+                return self._begun
+            await asyncio.wait([before])  # not awaited itself: what ends us does not end it
+            return before.result()
+
+        committed = await writer.write(batch, turn, self._copying.set)
+        self._on_commit(committed)
+        return committed.at

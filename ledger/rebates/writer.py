@@ -7,7 +7,7 @@ was in memory is thrown away by whoever holds it, and read again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Final
@@ -27,6 +27,7 @@ from ledger.rebates.rounding import Place, Remainder, period
 from ledger.units import Left
 
 TABLE: Final = "rebate_line"
+Turn = Callable[[], Awaitable[datetime]]
 _BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -110,7 +111,6 @@ class Writer:
         }
         self._clock = clock
         self._transaction_s = transaction_s
-        self._at = _BEFORE_ALL
 
     async def load(self) -> Head:
         """Take the book for this epoch and read where it stands. Raises Fenced.
@@ -123,9 +123,8 @@ class Writer:
             raise Fenced(f"a newer owner than {self._epoch} accrues book {self._book}")
         positions = await self._conn.fetch(q.POSITIONS, self._book)
         at = await self._conn.fetchval(q.LAST_BATCH, self._book, row["batch"])
-        self._at = at or _BEFORE_ALL
         reached = {each["feed"]: each["reached"] for each in positions}
-        return Head(row["batch"], row["line"], reached, self._at)
+        return Head(row["batch"], row["line"], reached, at or _BEFORE_ALL)
 
     async def remainders(self, of: date) -> list[tuple[Place, Remainder]]:
         """What the book's lines of a period left over so far."""
@@ -145,11 +144,15 @@ class Writer:
         last_line = first_line + copy.rows - 1
         return Numbered(computed, batch, first_line, last_line, copy.content(), entry)
 
-    async def write(self, batch: Numbered, on_copy: Callable[[], None] = lambda: None) -> Committed:
+    async def write(
+        self, batch: Numbered, turn: Turn, on_copy: Callable[[], None] = lambda: None
+    ) -> Committed:
         """Write a batch and commit it. Raises Fenced or Moved, then nothing was written.
 
-        `on_copy` is called when the first questions are answered and the lines are on their way:
-        for a while nothing of ours is needed.
+        Lines are copied first: they are most of the work and need nothing but their table. `turn`
+        then waits for the batch before, which may still be on its way over another connection, and
+        tells its time; what it raises ends this batch too. `on_copy` is called when lines are on
+        their way: for a while nothing of ours is needed.
 
         Raises what the connection raises; when that comes out of the commit, only `load` can tell
         whether the batch is in the books.
@@ -157,23 +160,38 @@ class Writer:
         conn, began = self._conn, self._clock()
         try:
             await conn.execute("BEGIN")
-            at = await self._in_transaction(batch, on_copy)
+            at = await self._in_transaction(batch, turn, on_copy)
             if self._clock() - began > self._transaction_s:
                 raise asyncpg.QueryCanceledError("the transaction is over its time limit")
             await conn.execute("COMMIT")
-        except (Fenced, Moved, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (Fenced, Moved, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 if not conn.is_closed() and conn.is_in_transaction():
                     await conn.execute("ROLLBACK")
+            if isinstance(error, asyncpg.UniqueViolationError):
+                await self._ask_who(batch, error)
             raise
         except BaseException:  # whatever was under way, the server ends it with the connection
             conn.terminate()
             raise
-        self._at = at
         return self._committed(batch.computed, batch.batch, at)
 
-    async def _in_transaction(self, batch: Numbered, on_copy: Callable[[], None]) -> datetime:
+    async def _ask_who(self, batch: Numbered, error: asyncpg.UniqueViolationError) -> None:
+        """Raise Fenced where lines that are in the books already are those of another owner."""
+        if await self._conn.fetchval(q.OVERTAKEN, self._book, self._epoch, batch.batch):
+            raise Fenced(f"book {self._book} has the lines of batch {batch.batch}") from error
+
+    async def _in_transaction(
+        self, batch: Numbered, turn: Turn, on_copy: Callable[[], None]
+    ) -> datetime:
         computed, conn = batch.computed, self._conn
+        on_copy()
+        if computed.copy.rows:
+            await conn.copy_to_table(
+                TABLE, schema_name="ledger", columns=encode.NAMES, source=computed.copy.stream,
+                format="binary",
+            )  # fmt: skip
+        before = await turn()
         held = await conn.fetchrow(
             q.BEGIN_BATCH, self._book, self._epoch, batch.batch, batch.first_line, batch.last_line
         )
@@ -182,14 +200,8 @@ class Writer:
             raise Fenced(f"book {self._book} is not where epoch {self._epoch} left it")
         if held["inputs"] != computed.inputs:
             raise Moved(f"inputs {held['inputs']}, computed with {computed.inputs}")
-        on_copy()
-        if computed.copy.rows:
-            await conn.copy_to_table(
-                TABLE, schema_name="ledger", columns=encode.NAMES, source=computed.copy.stream,
-                format="binary",
-            )  # fmt: skip
         posted = None if batch.entry is None else await self._post(batch.entry)
-        row = await conn.fetchrow(q.END_BATCH, *self._columns(batch, posted))
+        row = await conn.fetchrow(q.END_BATCH, *self._columns(batch, posted, before))
         if not row["reached"]:
             raise Fenced(f"feed {computed.feed} of book {self._book} is not where we left it")
         return row["at"]  # type: ignore[no-any-return]
@@ -204,7 +216,7 @@ class Writer:
         return posted
 
     def _columns(
-        self, batch: Numbered, posted: tuple[tuple[int, ...], datetime] | None
+        self, batch: Numbered, posted: tuple[tuple[int, ...], datetime] | None, before: datetime
     ) -> list[object]:
         """What END_BATCH asks for."""
         computed = batch.computed
@@ -219,7 +231,7 @@ class Writer:
             [account for account, _ in computed.remainders],
             [component for _, component in computed.remainders],
             [each.exact for each in left], [each.paid for each in left],
-            self._at, [batch.first_line + row for _, _, row in sums],
+            before, [batch.first_line + row for _, _, row in sums],
         ]  # fmt: skip
 
     def _committed(self, computed: Computed, batch: int, at: datetime) -> Committed:

@@ -42,8 +42,9 @@ SELECT book_id, no, batch, feed, deal_no, concerned_no, account_id, component, k
 class Broker:
     """A house with plans in force and two contracts; pipelines are opened at what stands."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, connections: int) -> None:
         self.house = house
+        self._connections = connections
         self.told: list[Committed] = []
 
     async def inputs(self) -> Inputs:
@@ -61,12 +62,12 @@ class Broker:
         breaks: Callable[[str], str] | None = None,
     ) -> Pipeline:  # fmt: skip
         """A pipeline that knows login 1 is CT1's client and login 2 nobody's."""
-        conn: Any = await self.house.connect()
+        conns: list[Any] = [await self.house.connect() for _ in range(self._connections)]
         if breaks is not None:
-            conn = Link(conn, breaks)
+            conns = [Link(conn, breaks) for conn in conns]
         pipeline = await Pipeline.open(
-            conn, Numbers(), BOOK, epoch, of or await self.inputs(), time.monotonic,
-            self.told.append, limit,
+            conns[0], Numbers(), BOOK, epoch, of or await self.inputs(), time.monotonic,
+            self.told.append, limit, *conns[1:],
         )  # fmt: skip
         pipeline.engine.learn(FEED, {1: ((BEFORE, "CT1"),), 2: ()})
         return pipeline
@@ -94,12 +95,12 @@ class Broker:
         await self.house.reader.execute(queries_inputs.MOVE_ALL_INPUTS)
 
 
-@pytest_asyncio.fixture
-async def broker(house: House) -> Broker:
-    """Book 1 with its inputs open and both plans published."""
+@pytest_asyncio.fixture(params=[1, 2], ids=["one-connection", "two"])
+async def broker(house: House, request: pytest.FixtureRequest) -> Broker:
+    """Book 1 with its inputs open and both plans published, accrued over one connection or two."""
     async with house.reader.transaction():
         await inputs.publish(house.reader, [BOOK], PLANS)
-    return Broker(house)
+    return Broker(house, request.param)
 
 
 @contextlib.asynccontextmanager
