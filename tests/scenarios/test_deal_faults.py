@@ -301,7 +301,7 @@ async def test_any_order_of_arrival_inside_a_day_nets_the_same(migrated_cluster:
 async def netted(
     database: Database, arriving: list[Deal], chance: Random
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-    """Land the deals in parts while they are accrued; what each pays each contract, and rounding."""
+    """Land the deals in parts while they are accrued; what each pays whom, and the rounding."""
     async with asyncpg.create_pool(database.daemon_dsn, min_size=1, max_size=6) as pool:
         earning = await Earning(database, pool).open()
         earning.deals_max = 32
