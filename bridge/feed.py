@@ -303,9 +303,9 @@ class Feed:
         """One window of a sweep; the short one goes before the deep one, which takes long."""
         terms, cursor = self._terms, self._cursor
         if self._recent is None and self._due(cursor.swept, terms.sweep_every_s):
-            self._recent = self._sweep_over(terms.sweep_s, self._recent_pace)
+            self._recent = self._sweep_over(cursor.swept, terms.sweep_s, self._recent_pace)
         if self._deep is None and self._due(cursor.deep, terms.deep_every_s):
-            self._deep = self._sweep_over(terms.deep_s, self._deep_pace)
+            self._deep = self._sweep_over(cursor.deep, terms.deep_s, self._deep_pace)
         if self._recent is not None:
             done = msgspec.structs.replace(cursor, swept=self._recent.began)
             if await self._swept(self._recent, done):
@@ -318,11 +318,16 @@ class Feed:
     def _due(self, last: int, every_s: float) -> bool:
         return self._now().timestamp() - last >= every_s
 
-    def _sweep_over(self, back_s: int, pace: _Pace) -> _Sweep:
-        """A sweep over the last seconds before those that every look reads anyway."""
+    def _sweep_over(self, last: int, back_s: int, pace: _Pace) -> _Sweep:
+        """A sweep over the seconds before those that every look reads anyway.
+
+        It goes as far back from when the last one began as from now: what was entered while that
+        one was under way, or while nobody looked, is no further back than what is entered in calm.
+        """
         until = self._cursor.next
         assert until is not None
-        at = max(until - back_s, _earliest(self._cursor))
+        began = min(until, last + self._cursor.offset)
+        at = max(began - back_s, _earliest(self._cursor))
         return _Sweep(int(self._now().timestamp()), min(at, until), until, pace)
 
     async def _swept(self, sweep: _Sweep, done: Cursor) -> bool:

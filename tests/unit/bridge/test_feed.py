@@ -244,6 +244,17 @@ async def test_a_back_dated_deal_is_found_by_the_sweep() -> None:
     assert not world.feed.status().sweeping
 
 
+async def test_a_deal_back_dated_before_an_outage_is_found_after_it() -> None:
+    """However long nobody looked, a sweep reaches as far back as it would have then."""
+    world = await begun(sweep_every_s=60.0, sweep_s=100)
+    await world.pass_time(120, each=10)
+    world.trade(5, at=world.now - 80)
+    world.now += 5_000
+    await world.restart()
+    await world.pass_time(300, each=10)
+    assert world.tickets == [5]
+
+
 async def test_an_old_edit_is_found_by_the_deep_sweep() -> None:
     """Days later, window by window between ordinary looks."""
     world = await begun(deep_every_s=3600.0, deep_s=86_400, remembered_max=0)
@@ -358,7 +369,7 @@ async def test_faults_are_waited_out_and_shown() -> None:
 
 @given(data=st.data())
 async def test_no_order_of_faults_restarts_and_late_deals_loses_one(data: st.DataObject) -> None:
-    """Whatever happens in between, once all is calm every deal was landed with its last content."""
+    """Once all is calm every deal was landed, and each recent one with its last content."""
     world = await begun(sweep_every_s=30.0, sweep_s=120, rows_max=100, history_s=3600)
     for ticket in range(1, data.draw(st.integers(1, 25)) + 1):
         world.trade(ticket, at=world.now - data.draw(st.integers(0, 60)))
@@ -381,6 +392,7 @@ async def test_no_order_of_faults_restarts_and_late_deals_loses_one(data: st.Dat
     world.faults.clear()
     await world.pass_time(300, each=5)
     newest = {deal.ticket: deal.profit for deal in world.landed}
+    assert newest.keys() == world.rows.keys()
     recent = {ticket: row for ticket, row in world.rows.items() if _recent(row, last)}
     assert {ticket: newest.get(ticket) for ticket in recent} == {
         ticket: int(row["Profit"].replace(".", "")) for ticket, row in recent.items()
@@ -388,5 +400,5 @@ async def test_no_order_of_faults_restarts_and_late_deals_loses_one(data: st.Dat
 
 
 def _recent(row: dict[str, str], last: int) -> bool:
-    """Whether a sweep after `last` still reaches back to a deal."""
+    """Whether a sweep after `last` still reaches back to a deal that was edited."""
     return int(row["Time"]) - 7200 > last - 60
