@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import click
@@ -178,11 +178,10 @@ async def _live(
 ) -> None:
     """The table, until the time is over or somebody ends it; the market opens meanwhile."""
     traffic = Traffic(world.desk.portal, clients, told, _chance(), PER_S_LIVE)
-    sessions: list[dict[str, Any]] = []
     with Live(console=Console(), refresh_per_second=4) as live:
         async with _troubled(world), asyncio.TaskGroup() as tasks:
             beside = [
-                tasks.create_task(_draw(live, world, told, sessions)),
+                tasks.create_task(_draw(live, world, told, market)),
                 tasks.create_task(market.live()),
             ]
             await traffic.run_for(run.seconds or float("inf"))
@@ -202,11 +201,14 @@ async def _troubled(world: World) -> AsyncIterator[None]:
         await world.platform.delete("/faults")
 
 
-async def _draw(live: Live, world: World, watched: Watched, sessions: list[dict[str, Any]]) -> None:
+async def _draw(live: Live, world: World, watched: Watched, market: Market) -> None:
+    seen = screen.Seen()
     while True:
         with suppress(Unexpected, aiohttp.ClientError, TimeoutError):
-            sessions[:] = (await world.desk.operations.get("/v1/sessions"))["data"]
-        live.update(screen.drawn(world, watched, sessions))
+            seen.sessions = (await world.desk.operations.get("/v1/sessions"))["data"]
+            seen.deals = (await world.platform.get("/deals"))["made"]
+            seen.liability = (await world.desk.portal.get("/v1/rebates/liability"))["data"]
+        live.update(screen.drawn(world, watched, seen, market))
         await asyncio.sleep(REFRESH_S)
 
 

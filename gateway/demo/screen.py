@@ -7,14 +7,17 @@ daemon's API.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from gateway.demo.drive import Watched
+from gateway.demo.market import WATCHED, Market
 from gateway.demo.world import COMPLIANCE, OPERATIONS, PORTAL, World
 
 COLUMNS: Final = ("payment", "amount", "method", "way", "state", "platform")
@@ -51,12 +54,25 @@ def exports(url: str, token: str) -> str:
     return f"export URL={url}\nexport KEY={token}\n"
 
 
-def drawn(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> RenderableType:
+class Seen(msgspec.Struct):
+    """What was last read besides deposits.
+
+    sessions   the platform's, as the API tells them
+    deals      what the platform has made, by kind
+    liability  what partners are owed, by book and currency
+    """
+
+    sessions: list[dict[str, Any]] = []
+    deals: dict[str, int] = {}
+    liability: list[dict[str, Any]] = []
+
+
+def drawn(world: World, watched: Watched, seen: Seen, market: Market) -> RenderableType:
     """The table as it is now."""
-    return Group(_figures(world, watched, sessions), _deposits(watched))
+    return Group(_figures(world, watched, seen, market), _deposits(watched))
 
 
-def _figures(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> Table:
+def _figures(world: World, watched: Watched, seen: Seen, market: Market) -> Table:
     payments = watched.payments.values()
     states = Counter(payment["state"] for payment in payments)
     fallbacks = sum(it["state"] == "approved" and len(it["attempts"]) > 1 for it in payments)
@@ -65,8 +81,21 @@ def _figures(world: World, watched: Watched, sessions: list[dict[str, Any]]) -> 
     table.add_row("deposits", f"{watched.asked} asked", *_counted(states))
     table.add_row("", f"{fallbacks} by fallback", f"{watched.refused.total()} refused at the door")
     table.add_row("webhooks", f"{len(ear.told)} heard", f"{ear.repeated} repeated")
-    table.add_row("sessions", *(_session(each) for each in sessions))
+    table.add_row("sessions", *(_session(each) for each in seen.sessions))
+    for row in _rebates(seen, market):
+        table.add_row(*row)
     return table
+
+
+def _rebates(seen: Seen, market: Market) -> Iterator[list[str]]:
+    """What traders did, and what partners earned by it."""
+    if not market.traders:
+        yield ["partners", f"{len(market.partners)} made known, their clients are on their way"]
+        return
+    made = sum(seen.deals.get(kind, 0) for kind in ("trades", "balance"))
+    yield ["deals", f"{made} made", f"by {len(market.traders)} traders"]
+    owed = [f"{it['accrued']} {it['currency']} in {it['entity']}" for it in seen.liability]
+    yield ["rebates", *owed, f"{market.watching.updates} updates of {WATCHED} streams"]
 
 
 def _counted(states: Counter[str]) -> list[Text]:
