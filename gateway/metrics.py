@@ -30,7 +30,7 @@ _PEER_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 _BATCH_UNITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _TOLD_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
-_LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+_LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1)
 
 Metric = Counter | Gauge | Histogram
 _KINDS: Final = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
@@ -411,7 +411,7 @@ class CountedLane:
 
 
 async def watch_loop(
-    metrics: GatewayMetrics, monotonic: Callable[[], float], every_s: float = 0.25
+    metrics: GatewayMetrics, monotonic: Callable[[], float], every_s: float = 0.025
 ) -> None:
     """Measure for ever how much later than asked the event loop comes back."""
     while True:

@@ -25,6 +25,7 @@ BENCHES: Final = {
     "deposit": "loadtests.deposit",
     "accrual": "loadtests.accrual",
     "stream": "loadtests.stream",
+    "mixed": "loadtests.mixed",
 }
 WIDTH: Final = 170  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"

@@ -1,4 +1,5 @@
-"""A calling system that costs as little as possible: deposits in a closed loop over raw sockets.
+"""A calling system that costs as little as possible: deposits over raw sockets, as fast as they are
+answered or at a pace.
 
 `python -m loadtests.caller` reads its order from standard input (`Order`, as JSON), plays it and
 prints one JSON line (`Played`). It knows how to send a request and find the end of an answer. It
@@ -12,7 +13,7 @@ import itertools
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -30,6 +31,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     callers    connections, each with one request under way
     warm_s     seconds that are played and not counted
     seconds    seconds that are counted
+    per_s      requests a second, at even times whatever the answers do, each counted from the time
+               it was due; 0 for the next as soon as the last is answered
     """
 
     url: str
@@ -38,6 +41,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     callers: int
     warm_s: float
     seconds: float
+    per_s: float = 0.0
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,26 +116,31 @@ def quantile(ordered: list[float], part: float) -> float:
 class Caller(asyncio.Protocol):
     """One connection: the next request leaves when the last is answered."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, pace: Pace | None) -> None:
         self._play = play
+        self._pace = pace
         self._sent = 0.0
         self._waiting = b""
         self._transport: asyncio.Transport | None = None
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin, or stand by."""
         self._transport = cast("asyncio.Transport", transport)
-        self._send()
+        if self._pace is None:
+            self.send(time.perf_counter())
+        else:
+            self._pace.free(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Whoever waits hears of it."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionResetError("the server hung up"))
 
-    def _send(self) -> None:
+    def send(self, due: float) -> None:
+        """The next request, which counts from `due`."""
         assert self._transport is not None
-        self._sent = time.perf_counter()
+        self._sent = due
         self._transport.write(self._play.request())
 
     def data_received(self, data: bytes) -> None:
@@ -144,10 +153,43 @@ class Caller(asyncio.Protocol):
             return
         status = self._waiting[9:12].decode()
         self._waiting = b""
-        if self._play.answered(status, self._sent, time.perf_counter()):
-            self._send()
+        now = time.perf_counter()
+        more = self._play.answered(status, self._sent, now)
+        if self._pace is not None:
+            self._pace.free(self)
+        elif more:
+            self.send(now)
         elif not self.done.done():
             self.done.set_result(None)
+
+
+class Pace:
+    """Requests that fall due at even times; one waits where no caller is free."""
+
+    def __init__(self, callers: int) -> None:
+        self._callers = callers
+        self._free: list[Caller] = []
+        self._due: deque[float] = deque()
+
+    def free(self, caller: Caller) -> None:
+        """Take back a caller that can send."""
+        if self._due:
+            caller.send(self._due.popleft())
+        else:
+            self._free.append(caller)
+
+    async def run(self, begin: float, until: float, per_s: float) -> None:
+        """Until the last is answered."""
+        for number in range(int((until - begin) * per_s)):
+            due = begin + number / per_s
+            if (wait := due - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            if self._free:
+                self._free.pop().send(due)
+            else:
+                self._due.append(due)
+        while len(self._free) < self._callers:
+            await asyncio.sleep(0.01)
 
 
 async def play(order: Order) -> Played:
@@ -157,12 +199,16 @@ async def play(order: Order) -> Played:
     now = time.perf_counter()
     played.counts_from = now + order.warm_s
     played.counts_to = played.counts_from + order.seconds
+    pace = Pace(order.callers) if order.per_s else None
     callers = []
     for _ in range(order.callers):
-        _, caller = await loop.create_connection(lambda: Caller(played), *played.address)
+        _, caller = await loop.create_connection(lambda: Caller(played, pace), *played.address)
         callers.append(caller)
     async with asyncio.timeout(order.warm_s + order.seconds + GRACE_S):
-        await asyncio.gather(*[caller.done for caller in callers])
+        if pace is None:
+            await asyncio.gather(*[caller.done for caller in callers])
+        else:
+            await pace.run(now, played.counts_to, order.per_s)
     return played.result()
 
 

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -144,11 +145,8 @@ async def sides(ground: Ground, size: Size) -> AsyncIterator[tuple[Side, Side]]:
         )  # fmt: skip
         postmaster = parent(owner.get_server_pid())
 
-        async def drained() -> None:
-            await _drained(owner)
-
         yield (
-            Side(order, home.daemon.process.pid, postmaster, drained),
+            Side(order, home.daemon.process.pid, postmaster, partial(drained, owner)),
             Side(msgspec.structs.replace(order, url=floor.url), floor.pid, postmaster, _nothing),
         )
 
@@ -157,7 +155,7 @@ async def _nothing() -> None:
     """The floor owes nothing after its answers."""
 
 
-async def _drained(owner: asyncpg.Connection) -> None:
+async def drained(owner: asyncpg.Connection) -> None:
     """Wait until what the deposits promised to tell is told."""
     async with asyncio.timeout(DRAIN_S):
         while await owner.fetchval(WAITING):
@@ -166,7 +164,7 @@ async def _drained(owner: asyncpg.Connection) -> None:
 
 async def _round(side: Side) -> Round:
     before, database = cpu_s(side.pid), family_cpu_s(side.postmaster)
-    played = await _play(side.order)
+    played = await play(side.order)
     await side.drained()
     if set(played.statuses) != {"201"}:
         raise RuntimeError(f"not every deposit was answered 201: {played.statuses}")
@@ -178,7 +176,7 @@ async def _round(side: Side) -> Round:
     )  # fmt: skip
 
 
-async def _play(order: Order) -> Played:
+async def play(order: Order) -> Played:
     """The caller, as a process of its own: its work is not ours, nor this one's."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadtests.caller", cwd=Path(__file__).parent.parent,

@@ -10,8 +10,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     clients: tuple[str, ...]
     daemon: Child
     settings: Path
+    desk: Desk
 
 
 def rulebook() -> Rulebook:
@@ -69,24 +70,35 @@ def secrets_in(folder: Path, base: Base, redis_url: str) -> Secrets:
 
 
 @asynccontextmanager
+async def simulated(folder: Path, secrets: Secrets, book: Rulebook) -> AsyncIterator[str]:
+    """The simulated platform while the block lasts: its address."""
+    platform = await start_platform(folder, secrets, book.groups, dict(os.environ))
+    try:
+        yield platform.url
+    finally:
+        await platform.child.stop()
+
+
+@asynccontextmanager
 async def opened(
-    folder: Path, secrets: Secrets, providers: Mapping[str, str], port: int, clients: int
+    folder: Path, secrets: Secrets, providers: Mapping[str, str], port: int, clients: int,
+    platform: Callable[[Path, Secrets, Rulebook], AbstractAsyncContextManager[str]] = simulated,
 ) -> AsyncIterator[House]:  # fmt: skip
     """Start a platform and the daemon on a migrated database, and settle clients in.
 
     secrets    with the addresses of the database and of Redis, as `secrets_in` makes them
     providers  the address of each provider of the rulebook
     port       where the daemon listens; a provider's webhooks may have been told already
+    platform   starts a platform whose authority stands where the simulated one's does
     """
     book = rulebook()
     environ = dict(os.environ)
     ids = Ids(lambda: time.time_ns() // 1_000_000, os.urandom)
     async with AsyncExitStack() as stack:
-        platform = await start_platform(folder, secrets, book.groups, environ)
-        stack.push_async_callback(platform.child.stop)
+        url = await stack.enter_async_context(platform(folder, secrets, book))
         wish = Wish(
             name="brokerd", folder=folder, rulebook=RULEBOOK, port=port, psps=providers,
-            platforms=daemons.platform_urls(book, platform), authority=authority(folder),
+            platforms={each.id: url for each in book.platforms}, authority=authority(folder),
             requests_per_s=REQUESTS_PER_S,
         )  # fmt: skip
         settings = daemons.write_settings(wish, secrets)
@@ -94,14 +106,12 @@ async def opened(
         stack.push_async_callback(daemon.stop)
         tokens = await _tokens(book, secrets, ids)
         url = f"http://127.0.0.1:{port}"
-        async with aiohttp.ClientSession() as http:
-            desk = Desk(
-                *[Api(http, url, tokens[who.owner], lambda: ids.new("CR")) for who in STAFF]
-            )
-            known = await settle_in(desk, people(clients))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        desk = Desk(*[Api(http, url, tokens[who.owner], lambda: ids.new("CR")) for who in STAFF])
+        known = await settle_in(desk, people(clients))
         yield House(
             url=url, token=tokens[STAFF[0].owner], clients=tuple(each.id for each in known),
-            daemon=daemon, settings=settings,
+            daemon=daemon, settings=settings, desk=desk,
         )  # fmt: skip
 
 
@@ -133,6 +143,7 @@ class Started(msgspec.Struct, frozen=True):
 
     url: str
     pid: int
+    admin: str = ""
 
 
 @asynccontextmanager
@@ -148,7 +159,7 @@ async def script(
     assert process.stdout is not None
     try:
         said = msgspec.json.decode(await process.stdout.readline())
-        yield Started(said["listening"], process.pid)
+        yield Started(said["listening"], process.pid, said.get("admin", ""))
     finally:
         if process.returncode is None:
             process.terminate()

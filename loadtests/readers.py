@@ -3,7 +3,7 @@
 `python -m loadtests.readers` reads its order from the first line of standard input (`Order`, as
 JSON), opens its streams, prints a line when each has had its first event, reads on until standard
 input ends, and prints what came when (`Arrivals`, as JSON). It refuses to look into an event beyond
-its id.
+its id, and the time that it bears.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
+from datetime import datetime
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ import uvloop
 AT_ONCE: Final = 100  # streams that are being opened
 LIMIT_S: Final = 60.0
 _ID: Final = b"\nid: "
+_AT: Final = b'"at":"'
 _END: Final = b"\n\n"
 
 
@@ -34,17 +36,23 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arrivals(msgspec.Struct, frozen=True):
-    """For each name and event id when it came, in seconds of the machine's monotonic clock."""
+    """For each name and event id when it came, in seconds of the machine's monotonic clock.
+
+    ages  how old each event was when it came, by the time that it bears; without the first of each
+          stream, which tells of long ago
+    """
 
     came: dict[str, dict[int, list[float]]]
+    ages: list[float]
 
 
 class Reader(asyncio.Protocol):
     """One stream."""
 
-    def __init__(self, head: bytes, came: dict[int, list[float]]) -> None:
+    def __init__(self, head: bytes, came: dict[int, list[float]], ages: list[float]) -> None:
         self._head = head
         self._came = came
+        self._ages = ages
         self._begun = b""
         self.first = asyncio.get_running_loop().create_future()
 
@@ -66,10 +74,14 @@ class Reader(asyncio.Protocol):
             if end < 0:
                 return
             number = int(self._begun[at + len(_ID) : self._begun.index(b"\n", at + 1)])
-            self._begun = self._begun[end + len(_END) :]
+            event, self._begun = self._begun[at:end], self._begun[end + len(_END) :]
             self._came[number].append(now)
             if not self.first.done():
                 self.first.set_result(None)
+            elif (told := event.find(_AT)) >= 0:
+                told += len(_AT)
+                text = event[told : event.index(b'"', told)].decode()
+                self._ages.append(time.time() - datetime.fromisoformat(text).timestamp())
 
 
 async def read(order: Order, source: asyncio.StreamReader) -> Arrivals:
@@ -78,6 +90,7 @@ async def read(order: Order, source: asyncio.StreamReader) -> Arrivals:
     loop = asyncio.get_running_loop()
     turns = asyncio.Semaphore(AT_ONCE)
     came: dict[str, dict[int, list[float]]] = {}
+    ages: list[float] = []
 
     async def open_one(path: str, into: dict[int, list[float]]) -> Reader:
         head = (
@@ -86,7 +99,7 @@ async def read(order: Order, source: asyncio.StreamReader) -> Arrivals:
         )
         async with turns:
             _, reader = await loop.create_connection(
-                lambda: Reader(head.encode(), into), at.hostname, at.port
+                lambda: Reader(head.encode(), into, ages), at.hostname, at.port
             )
             await reader.first
         return reader
@@ -102,7 +115,7 @@ async def read(order: Order, source: asyncio.StreamReader) -> Arrivals:
         )
     print(msgspec.json.encode({"open": len(readers)}).decode(), flush=True)
     await source.read()
-    return Arrivals({name: dict(times) for name, times in came.items()})
+    return Arrivals({name: dict(times) for name, times in came.items()}, ages)
 
 
 async def work() -> None:

@@ -254,14 +254,25 @@ async def measure(ground: Ground, *, full: bool) -> list[Figure]:
         house(base, ground.redis_url) as stands,
         accruing(base, stands) as pipeline,
     ):
-        process = await reading(stands)
+        process = await reading(_order(stands))
         played = [await stands.round(n, pipeline) for n in range(1, WARM + rounds + 1)]
         said, _ = await process.communicate(b"")  # its standard input ends
         arrivals = msgspec.json.decode(said, type=Arrivals)
     return figures(played[WARM:], arrivals)
 
 
-async def reading(stands: House) -> asyncio.subprocess.Process:
+def _order(stands: House) -> Order:
+    """Every partner's stream, and the bare one beside it."""
+    return Order(
+        url=stands.url, token=stands.token, each=READERS // len(stands.contracts),
+        paths={
+            "live": tuple(PATH.format(id=partner) for partner in stands.contracts),
+            "bare": tuple(f"/bare/{partner}" for partner in stands.contracts),
+        },
+    )  # fmt: skip
+
+
+async def reading(order: Order) -> asyncio.subprocess.Process:
     """The readers, as a process of their own, when each of their streams is open."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadtests.readers", cwd=Path(__file__).parent.parent, limit=2**28,
@@ -269,16 +280,9 @@ async def reading(stands: House) -> asyncio.subprocess.Process:
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
-    order = Order(
-        url=stands.url, token=stands.token, each=READERS // len(stands.contracts),
-        paths={
-            "live": tuple(PATH.format(id=partner) for partner in stands.contracts),
-            "bare": tuple(f"/bare/{partner}" for partner in stands.contracts),
-        },
-    )  # fmt: skip
     process.stdin.write(msgspec.json.encode(order) + b"\n")
     said = msgspec.json.decode(await process.stdout.readline())
-    assert said == {"open": 2 * READERS}, said
+    assert said == {"open": order.each * sum(map(len, order.paths.values()))}, said
     return process
 
 
