@@ -18,7 +18,7 @@ from config.rulebook import Rulebook
 from gateway.demo import partners
 from gateway.demo.dealt import DealJudge
 from gateway.demo.partners import Contracted
-from gateway.demo.people import Known, settle_in
+from gateway.demo.people import Known, Person, settle_in
 from gateway.demo.rebates import Expected
 from gateway.demo.watch import Watching
 from gateway.demo.world import PORTAL, World
@@ -28,6 +28,7 @@ SEED: Final = 23
 AT_ONCE: Final = 24  # clients settled in beside each other
 WATCHED: Final = 24  # partners who look at their page
 PER_S_LIVE: Final = 40.0
+FIRST: Final = 60  # traders who do not wait for the others
 
 
 class Market:
@@ -45,15 +46,19 @@ class Market:
 
     async def settle(self) -> None:
         """Make partners and traders known; those of an earlier life are found again."""
+        people = await self._plan()
+        self.traders = await settle_in(self._world.desk, people, AT_ONCE)
+
+    async def _plan(self) -> Sequence[Person]:
+        """Make the partners known; returns the clients they will bring."""
         planned = partners.tree(self._book, self._chance)
         self.partners = await partners.contract_all(self._world.desk.portal, planned)
-        people = partners.traders(planned, self._chance)
-        self.traders = await settle_in(self._world.desk, people, AT_ONCE)
+        return partners.traders(planned, self._chance)
 
     @asynccontextmanager
     async def dealing(self, per_s: float) -> AsyncIterator[None]:
-        """Have the traders deal while the block lasts."""
-        wish = {"seed": SEED, "per_s": per_s, "logins": [it.login for it in self.traders]}
+        """Have everyone with an account deal while the block lasts, whoever is new as well."""
+        wish = {"seed": SEED, "per_s": per_s}
         await self._world.platform.post("/deals", wish)
         try:
             yield
@@ -72,9 +77,13 @@ class Market:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def live(self) -> None:
-        """All of it, until cancelled."""
-        await self.settle()
+        """All of it, until cancelled: the first traders deal while the others are on their way."""
+        people = await self._plan()
+        self.traders = await settle_in(self._world.desk, people[:FIRST], AT_ONCE)
         async with self.watched(), self.dealing(PER_S_LIVE):
+            for begin in range(FIRST, len(people), FIRST):
+                more = await settle_in(self._world.desk, people[begin : begin + FIRST], AT_ONCE)
+                self.traders = [*self.traders, *more]
             await asyncio.Event().wait()
 
     def judge(self) -> DealJudge:
