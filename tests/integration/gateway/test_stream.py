@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
-import aiohttp
 import asyncpg
 import msgspec
 import pytest
@@ -21,196 +13,19 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from gateway.control import audit, keys
-from gateway.flows.live import Live, LiveLimits
-from gateway.flows.waking import Channel, Moved
-from ledger import entries
-from ledger.facts import AccountName
-from ledger.journal import Numbers, post
-from tests.integration.gateway.conftest import STREAMS, Api, open_redis, serving
-from tests.integration.gateway.test_limits import through_proxy
-from tests.support.proxy import Fault, Kind, Proxy, TcpUpstream, UnixUpstream, Upstream
+from tests.integration.gateway.conftest import STREAMS
+from tests.integration.gateway.following import (
+    EU,
+    INT,
+    OTHER,
+    OTHERS,
+    PARTNER,
+    PINGING,
+    WAIT_S,
+    Streams,
+    streaming,
+)
 from tests.support.servers import Database
-
-WAIT_S = 10
-PINGING = msgspec.structs.replace(STREAMS, ping_s=0.3)
-PARTNER, OTHER = "PA" + "1" * 18, "PA" + "2" * 18
-EU, INT, OTHERS = "CT" + "1" * 18, "CT" + "2" * 18, "CT" + "3" * 18
-BOOKS = {"fx-eu": (1, "EUR"), "fx-int": (2, "USD")}
-
-
-@dataclass
-class Partners:
-    """Partners with contracts, and batches that move them as accrual does."""
-
-    conn: asyncpg.Connection
-    batches: int = 0
-
-    async def sign(self, contract: str, partner: str, entity: str) -> None:
-        """Make a contract, and its partner where it is the first."""
-        book, unit = BOOKS[entity]
-        await self.conn.execute(
-            "INSERT INTO gateway.partner (id, reference_key, caller, reference, kind, state,"
-            " correlation, created) VALUES ($1, $1, 'shop', $1, 'ib', 'active', 'x', now())"
-            " ON CONFLICT DO NOTHING",
-            partner,
-        )
-        await self.conn.execute(
-            "INSERT INTO gateway.contract (id, key, partner_id, brand, entity, book, currency,"
-            " code, inputs, correlation, created)"
-            " VALUES ($1, $1, $2, 'brand', $3, $4, $5, $1, 0, 'x', now())",
-            contract, partner, entity, book, unit,
-        )  # fmt: skip
-
-    async def earn(
-        self, contract: str, minor: int, *, entity: str = "fx-eu", at: datetime | None = None
-    ) -> Moved:
-        """Commit a batch of one line; returns what is told of it."""
-        async with self.conn.transaction():
-            return await self.write(contract, minor, entity, at or datetime.now(UTC))
-
-    async def write(self, contract: str, minor: int, entity: str, at: datetime) -> Moved:
-        """The same inside the caller's transaction."""
-        book, unit = BOOKS[entity]
-        self.batches += 1
-        line = self.batches
-        day = at.astimezone(UTC).date()
-        account = AccountName("partner_accrued", contract, unit)
-        entry = entries.move(
-            "accrual", book, f"1:{line}", str(line), day, AccountName("rebate_expense", "", unit),
-            account, minor or 1,
-        )  # fmt: skip
-        numbers = Numbers()
-        number = (await numbers.draft(self.conn, [entry]))[0].sides[1][0].id
-        if minor:
-            await post(self.conn, numbers, [entry])
-        await self.conn.execute(
-            "INSERT INTO ledger.accrual_batch VALUES"
-            " ($1, $2, 1, $2, $2, $2, $2, $3, 0, 1, NULL, '', $4)",
-            book, line, day, at,
-        )  # fmt: skip
-        await self.conn.execute(
-            "INSERT INTO ledger.contract_batch VALUES ($1, $2, $3, $4, $5, 1)",
-            book, number, line, day, minor,
-        )  # fmt: skip
-        await self.conn.execute(
-            "INSERT INTO ledger.contract_day VALUES ($1, $2, $3, $4, 1, $5)"
-            " ON CONFLICT (book_id, account_id, day) DO UPDATE SET last_line = $5,"
-            " net = contract_day.net + $4, lines = contract_day.lines + 1",
-            book, number, day, minor, line,
-        )  # fmt: skip
-        return Moved(book, (contract,), at)
-
-
-@dataclass
-class Event:
-    """One event as it was read: its fields, and the data decoded."""
-
-    id: int
-    data: dict[str, Any]
-
-    def contract(self, id: str = EU) -> dict[str, Any]:
-        """What it says of one contract."""
-        return next(each for each in self.data["contracts"] if each["contract"] == id)
-
-
-class Follower:
-    """A browser's side of a stream."""
-
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self.answer = answer
-
-    async def part(self) -> str:
-        """The next part, whatever it is; "" at the end."""
-        async with asyncio.timeout(WAIT_S):
-            try:
-                return (await self.answer.content.readuntil(b"\n\n")).decode()
-            except asyncio.IncompleteReadError as end:
-                return end.partial.decode()
-
-    async def event(self) -> Event:
-        """The next event; comments and words about coming back are passed over."""
-        while True:
-            part = await self.part()
-            assert part, "the stream ended"
-            if part.startswith("event: balances"):
-                said = re.fullmatch(r"event: balances\nid: (\d+)\ndata: (.+)\n\n", part)
-                assert said, part
-                return Event(int(said[1]), msgspec.json.decode(said[2]))
-
-    async def until(self, contract: str, accrued: str) -> Event:
-        """The first event that says so."""
-        while True:
-            event = await self.event()
-            if event.contract(contract)["accrued"] == accrued:
-                return event
-
-    async def comment(self, words: str) -> None:
-        """Wait for a comment; an event before it is an error."""
-        while (part := await self.part()) != f": {words}\n\n":
-            assert part.startswith((":", "retry:")), part
-
-
-@dataclass
-class Streams:
-    """An API whose hub runs, and partners to watch."""
-
-    api: Api
-    live: Live
-    partners: Partners
-
-    @asynccontextmanager
-    async def follow(
-        self, partner: str = PARTNER, *, last: int | None = None, token: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[Follower]:  # fmt: skip
-        """Open a stream, which must be answered."""
-        sent = dict(headers or {})
-        if "Cookie" not in sent:
-            sent["Authorization"] = f"Bearer {token or await self.api.key()}"
-        if last is not None:
-            sent["Last-Event-ID"] = str(last)
-        path = f"/v1/partners/{partner}/stream"
-        async with self.api.client.get(path, headers=sent) as answer:
-            assert answer.status == 200, await answer.text()
-            yield Follower(answer)
-
-    async def earned(self, contract: str, minor: int, **how: Any) -> None:
-        """A batch that is committed here and told to the hub."""
-        self.live.told(await self.partners.earn(contract, minor, **how))
-
-    def counted(self, name: str) -> float:
-        """A metric's value."""
-        return self.api.parts.metrics.registry.get_sample_value(name) or 0.0
-
-
-@asynccontextmanager
-async def streaming(
-    database: Database, pool: asyncpg.Pool, redis: Redis, limits: LiveLimits = STREAMS,
-    *, heard: bool = True,
-) -> AsyncIterator[Streams]:  # fmt: skip
-    """An API with two partners: one with a contract in each entity, one with another in one."""
-    async with serving(database, pool, redis, stream_limits=limits) as api:
-        partners = Partners(api.owner)
-        await api.owner.execute(
-            "INSERT INTO ledger.book (id, entity, currency) VALUES (1, 'fx-eu', 'EUR'),"
-            " (2, 'fx-int', 'USD') ON CONFLICT DO NOTHING"
-        )
-        await partners.sign(EU, PARTNER, "fx-eu")
-        await partners.sign(INT, PARTNER, "fx-int")
-        await partners.sign(OTHERS, OTHER, "fx-int")
-        live = api.parts.live
-        running = asyncio.create_task(live.run())
-        try:
-            made = Streams(api, live, partners)
-            if heard:
-                await becomes(made, "")
-            yield made
-        finally:
-            live.close()
-            running.cancel()
-            await asyncio.wait([running])
-            if not running.cancelled():
-                running.result()
 
 
 @pytest_asyncio.fixture
@@ -416,8 +231,7 @@ async def test_a_key_that_is_revoked_ends_its_streams(
             await reader.comment("here")
             await streams.api.owner.execute("UPDATE gateway.api_key SET revoked = now()")
             streams.api.clock.skew_s += 60
-            while await reader.part():
-                pass
+            await reader.end()
 
 
 async def test_a_new_contract_joins_a_stream_that_is_open(streams: Streams) -> None:
@@ -448,158 +262,3 @@ async def test_no_more_streams_than_allowed(
                 await asyncio.sleep(0.01)
         async with streams.follow() as reader:
             await reader.event()
-
-
-# --- faults -------------------------------------------------------------------------------------
-
-
-async def test_another_replica_hears_through_redis(
-    streams: Streams, pool: asyncpg.Pool, redis: Redis
-) -> None:
-    """A batch committed by another process reaches our readers, and its numbers come from rows."""
-    elsewhere = Live(
-        pool, Channel(redis, "elsewhere", 0.1), STREAMS, streams.api.clock.now,
-        streams.api.clock.monotonic, streams.api.parts.metrics,
-    )  # fmt: skip
-    running = asyncio.create_task(elsewhere.run())
-    try:
-        async with streams.follow() as reader:
-            await reader.event()
-            elsewhere.told(await streams.partners.earn(EU, 500))
-            assert (await reader.event()).contract()["accrued"] == "5.00"
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-
-
-async def test_without_redis_the_ledger_is_read(
-    database: Database, pool: asyncpg.Pool, redis: Redis
-) -> None:
-    """Nothing listens at Redis's address and nobody tells us: the numbers come all the same."""
-    nowhere = open_redis("redis://127.0.0.1:1/0")
-    try:
-        async with streaming(database, pool, nowhere, heard=False) as streams:
-            assert "reads the ledger" in streams.live.trouble()
-            async with streams.follow() as reader:
-                await reader.event()
-                await streams.partners.earn(EU, 500)
-                assert (await reader.event()).contract()["accrued"] == "5.00"
-    finally:
-        await nowhere.aclose()
-
-
-async def test_redis_lost_and_found_again(
-    database: Database, pool: asyncpg.Pool, redis_url: str
-) -> None:
-    """Cut in the middle the ledger is read; when Redis is back, words are heard again."""
-    async with (
-        through_proxy(redis_url) as (proxy, client),
-        streaming(database, pool, client) as streams,
-        streams.follow() as reader,
-    ):
-        await reader.event()
-        await becomes(streams, "")
-        proxy.fault = Fault(kind=Kind.STALL)
-        await becomes(streams, "reads the ledger")
-        await streams.partners.earn(EU, 500)
-        assert (await reader.event()).contract()["accrued"] == "5.00"
-        proxy.heal()
-        proxy.cut_all()
-        await becomes(streams, "")
-
-
-async def becomes(streams: Streams, trouble: str) -> None:
-    """Wait until the hub says that this is wrong, or nothing."""
-    async with asyncio.timeout(WAIT_S):
-        while trouble not in streams.live.trouble() or (streams.live.trouble() and not trouble):
-            await asyncio.sleep(0.01)
-
-
-async def test_the_database_away_keeps_streams_open(database: Database, redis: Redis) -> None:
-    """While nothing can be read a stream pings; then it shows what was committed meanwhile."""
-    async with (
-        beyond(database) as (proxy, pool),
-        streaming(database, pool, redis, PINGING) as streams,
-        streams.follow() as reader,
-    ):
-        await reader.event()
-        proxy.fault = Fault(kind=Kind.REFUSE)
-        proxy.cut_all()
-        await streams.earned(EU, 500)
-        await becomes(streams, "Error")
-        await reader.comment("here")
-        await reader.comment("here")
-        proxy.heal()
-        assert (await reader.event()).contract()["accrued"] == "5.00"
-        await becomes(streams, "")
-
-
-@asynccontextmanager
-async def beyond(database: Database) -> AsyncIterator[tuple[Proxy, asyncpg.Pool]]:
-    """A pool with a proxy between it and the database."""
-    at = urlsplit(database.daemon_dsn)
-    asked = {key: values[0] for key, values in parse_qs(at.query).items()}
-    host = asked.get("host", at.hostname or "")
-    port = int(asked.get("port", at.port or 5432))
-    upstream: Upstream = TcpUpstream(host, port)
-    if host.startswith("/"):
-        upstream = UnixUpstream(Path(host) / f".s.PGSQL.{port}")
-    async with (
-        Proxy(upstream) as proxy,
-        asyncpg.create_pool(
-            host=proxy.host, port=proxy.port, user=unquote(at.username or ""),
-            password=unquote(at.password or ""), database=at.path.lstrip("/"),
-            min_size=1, max_size=4, timeout=1, command_timeout=5,
-        ) as pool,
-    ):  # fmt: skip
-        yield proxy, pool
-
-
-async def test_who_does_not_read_is_dropped(
-    database: Database, pool: asyncpg.Pool, redis: Redis
-) -> None:
-    """A reader that takes nothing from its socket is let go, and holds up nobody else."""
-    limits = msgspec.structs.replace(STREAMS, per_s=100, socket_bytes=2_048)
-    async with streaming(database, pool, redis, limits) as streams:
-        for number in range(60):
-            await streams.partners.sign(f"CT{number:018}", PARTNER, "fx-eu")
-        deaf = await connected(streams)
-        try:
-            async with streams.follow() as reader:
-                async with asyncio.timeout(WAIT_S):
-                    while not streams.counted("brokerd_stream_dropped_total"):
-                        await streams.earned(EU, 1)
-                        await reader.event()
-            assert streams.counted("brokerd_stream_dropped_total") == 1
-        finally:
-            deaf.close()
-
-
-async def connected(streams: Streams) -> socket.socket:
-    """Somebody who asks for a stream and never reads a byte of it."""
-    at = streams.api.client.server
-    wire = socket.socket()
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-    wire.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(wire, (at.host, at.port))
-    head = (
-        f"GET /v1/partners/{PARTNER}/stream HTTP/1.1\r\nHost: {at.host}\r\n"
-        f"Authorization: Bearer {await streams.api.key()}\r\n\r\n"
-    )
-    await loop.sock_sendall(wire, head.encode())
-    return wire
-
-
-async def test_a_stream_ends_in_order_when_we_stop(streams: Streams) -> None:
-    """The last words say when to come back, and the body ends as HTTP says it ends."""
-    async with streams.follow() as reader:
-        await reader.event()
-        streams.live.close()
-        parts = []
-        while part := await reader.part():
-            parts.append(part)
-
-    assert re.fullmatch(r"retry: \d+\n\n", parts[-1])
-    answer = await streams.api.call("GET", f"/v1/partners/{PARTNER}/stream")
-    assert answer.status == 503
