@@ -133,10 +133,10 @@ class DealJudge:
         ours = {it.contract: it for it in earned}
         wrong = []
         for each in self._partners:
-            body = self._watching.latest.get(each.partner)
             mine = ours.get(each.contract)
-            if body is None or mine is None:
+            if each.partner not in self._watching.latest or mine is None:
                 continue
+            body = self._watching.latest[each.partner] or {"contracts": ()}
             shown = {it["contract"]: it["accrued"] for it in body["contracts"]}
             right = money.text(mine.minor, money.currency(mine.currency).exponent)
             if shown.get(each.contract) != right:

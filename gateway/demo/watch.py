@@ -33,13 +33,14 @@ class Watching:
         self._url = url
         self._token = token
         self._now = now
-        self.latest: dict[str, dict[str, Any]] = {}
+        self.latest: dict[str, dict[str, Any] | None] = {}  # None: watched, and nothing heard yet
         self.ages_ms: list[float] = []
         self.updates = 0
         self.lost = 0
 
     async def run(self, partners: Sequence[Contracted]) -> None:
         """Watch them all; a stream that ends is taken up again where it was."""
+        self.latest = {each.partner: None for each in partners}
         async with asyncio.TaskGroup() as tasks:
             for each in partners:
                 tasks.create_task(self._watch(each.partner))
