@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from math import inf
 from typing import Final, Protocol, TypeVar
 
 import asyncpg
@@ -25,6 +26,7 @@ from gateway.control.items import item_opened, item_resolved
 from gateway.flows.faults import away
 from gateway.owners import Ownership
 from ledger import deals
+from ledger.connections import TRANSACTION_S
 from ledger.deals import Cause, Landed
 from ledger.facts import Deal
 from ledger.ids import Ids
@@ -41,6 +43,7 @@ LOGINS_KEPT: Final = 200_000  # remembered before the cache starts anew
 RETRY_S: Final = 2.0  # how often what waits is looked at
 SUBJECTS_MAX: Final = 1_000  # causes looked at at once
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 5.0
+LIMIT_S: Final = 0.9 * TRANSACTION_S  # what fails after so long has failed for its length
 FRESH_POLL_S: Final = 0.05
 
 WHY: Final = {
@@ -329,18 +332,23 @@ class Landings:
         too long and there are halves.
         """
         pause_s = PAUSE_FIRST_S
+        loop = asyncio.get_running_loop()
         while True:
+            began = inf
             try:
                 while not self._ownership.fresh():  # either proved soon, or we are cancelled
                     await asyncio.sleep(FRESH_POLL_S)
                 if self._conn is None or self._conn.is_closed():
                     self._conn = await self._connect()
+                began = loop.time()
                 return await work(self._conn)
             except BaseException as error:
                 self._hang_up()  # whatever it was doing is rolled back
                 if not isinstance(error, Exception) or not away(error):
                     raise
-                if halves and getattr(error, "sqlstate", None) in SLOW:
+                # A server that ends the connection as well, as newer ones do, is merely gone.
+                slow = getattr(error, "sqlstate", None) in SLOW or loop.time() - began > LIMIT_S
+                if halves and slow:
                     raise Halve from error
                 event(log, "landing.world_away", server=self._server, why=repr(error))
             await asyncio.sleep(pause_s)

@@ -54,6 +54,17 @@ CREATE TABLE ledger.deal (
 -- What opened a position, for deals that close it.
 CREATE INDEX deal_opening ON ledger.deal (book_id, feed, login, position) WHERE entry IN (0, 2) AND position > 0;
 
+-- What a planner is to believe of deals before it has counted any: a few books, each ticket rare. By its
+-- own guess all columns are alike, and looking a ticket up by walking through its whole book looks as good.
+-- The statistics outlive the rows, and the first real ones take their place.
+INSERT INTO ledger.deal (book_id, feed, no, ticket, phase, version, login, position, action, entry, reason, symbol,
+    volume, closed, price, digits, profit, commission, swap, fee, flags, comment, at, server_ms)
+SELECT n % 2 + 1, 1, n, n, 0, 1, n % 1000, n, 0, n % 2, 0, 'EURUSD', 1, n % 2, 1, 2, n % 100, 0, 0, 0, 0, '',
+       to_timestamp(n), n
+  FROM generate_series(1, 4000) AS n;
+ANALYZE ledger.deal;
+TRUNCATE ledger.deal;
+
 -- Deals that cannot be booked as they are: one row for each content seen, until its cause is gone.
 CREATE TABLE ledger.deal_parked (
     feed    smallint NOT NULL,

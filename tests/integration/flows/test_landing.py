@@ -430,3 +430,29 @@ async def test_a_large_look_is_landed_in_parts_and_the_cursor_moves_last(
     side.breaks = never
     done = await side.land(*seen)
     assert (done.new, done.repeated) == (2, 6)
+
+
+SLOW_TABLE = """
+CREATE FUNCTION public.crawl() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT count(*) FROM added) > 4 THEN PERFORM pg_sleep(5); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER crawl AFTER INSERT ON ledger.deal REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION public.crawl()
+"""
+
+
+async def test_a_landing_that_takes_too_long_is_tried_in_halves(
+    house: House, one: Replica, side: Side
+) -> None:
+    """The server ends what is too long, and its connection with it; less at once goes through."""
+    login = (await house.account(one)).login
+    owner = await house.database.connect(owner=True)
+    await owner.execute(SLOW_TABLE)
+    seen = [await mine(house, one, ticket, login=login) for ticket in range(1, 9)]
+
+    done = await side.land(*seen)
+
+    assert (done.new, len(side.done)) == (8, 2)
+    assert [ticket for _, _, ticket, _ in await rows(house)] == list(range(1, 9))

@@ -271,3 +271,27 @@ async def test_verify_names_a_deal_that_is_missing_or_twice(feed: Feed) -> None:
     await owner.execute("ALTER TABLE ledger.deal ENABLE TRIGGER ALL")
     found = {(wrong.code, wrong.subject) for wrong in await feed.house.wrong()}
     assert found == {("deal-numbers", f"1/{feed.no}"), ("deal-versions", f"{feed.no}/1/0")}
+
+
+MANY = 20_000
+
+
+@pytest.mark.parametrize(
+    ("sql", "arguments", "index"),
+    [
+        ("NEWEST", (1, [7], [0]), "deal_book_id_feed_ticket_phase_version_key"),
+        ("EARLIER", (1, 1, [7], [0], [2]), "deal_book_id_feed_ticket_phase_version_key"),
+        ("OPENINGS", (1, [1], [5001], [907]), "deal_opening"),
+        ("AFTER", (1, 1, 7, 10), "deal_pkey"),
+    ],
+    ids=lambda it: it if isinstance(it, str) and it.isupper() else "",
+)
+async def test_deals_are_looked_up_by_key_before_the_server_has_counted_them(
+    feed: Feed, sql: str, arguments: tuple[object, ...], index: str
+) -> None:
+    """Nobody has analysed the table: a walk through a whole book must not look as good as a key."""
+    await feed.land(*[deal(ticket) for ticket in range(1, MANY + 1)])
+    async with feed.conn.transaction():
+        plan = await feed.conn.fetch(f"EXPLAIN {getattr(queries_deals, sql)}", *arguments)
+    used = {word for row in plan for word in row[0].split() if word.startswith("deal_")}
+    assert used == {index}
