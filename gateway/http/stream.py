@@ -64,7 +64,7 @@ class Stream:
         self._woken = asyncio.Event()
         self._retry: int | None = None  # set: the stream ends
         self._look = False
-        self._opened = False
+        self._wire: asyncio.Transport | None = None  # once the head is sent
         self._parted = call.request.version >= HttpVersion11
         headers = {
             "Content-Type": "text/event-stream", "Cache-Control": "no-store",
@@ -72,20 +72,32 @@ class Stream:
         }  # fmt: skip
         self.response = web.StreamResponse(headers=headers)
 
+        self._ping_at = 0.0  # on the loop's clock, as `follow` sets it
+        self._pings = 0
+
     # --- what the hub says ----------------------------------------------------------------------
+
+    @property
+    def owner(self) -> str:
+        """Whose stream it is."""
+        return self._call.caller.owner
+
+    @property
+    def places(self) -> int:
+        """A partner has some windows; a calling system reads for many partners."""
+        limits = self._limits
+        return limits.visitor_max if self._call.caller.partner else limits.owner_max
 
     @property
     def gone(self) -> bool:
         """Whether nobody reads any more."""
-        transport = self._call.request.transport
-        return transport is None or transport.is_closing()
+        return self._call.request.transport is None or self._closing()
 
     def take(self, event: Event) -> None:
         """Send the newest state now, or as soon as the reader has read."""
-        transport = self._call.request.transport
-        idle = self._opened and self._newest is None
-        if idle and transport is not None and not transport.get_write_buffer_size():
-            transport.write(event.chunk if self._parted else event.text)
+        wire = self._wire
+        if wire is not None and self._newest is None and not wire.get_write_buffer_size():
+            wire.write(event.chunk if self._parted else event.text)
             return
         self._newest = event
         self._woken.set()
@@ -120,21 +132,19 @@ class Stream:
         await self.response.prepare(request)
         _bound(request.transport, self._limits)
         await self.response.write(live_events.retry(RETRY_MS))
-        self._opened = True
+        self._wire = request.transport
 
     async def follow(self) -> None:
         """Until it ends: send what could not be sent at once, ping, and see who may read on."""
-        pings = 0
+        self._ping_at = asyncio.get_running_loop().time() + self._limits.ping_s
         while self._retry is None and not self.gone:
             try:
-                async with asyncio.timeout(self._limits.ping_s):
+                async with asyncio.timeout_at(self._ping_at):
                     await self._woken.wait()
             except TimeoutError:
-                pings += 1
-                self._look = self._look or pings % ADMIT_EVERY == 0
-                self._write(live_events.PING)
-                await self._admit()
+                pass  # nothing is to be sent; a ping is due
             self._woken.clear()
+            await self._ping()
             if not await self._flush():
                 self._drop()
                 return
@@ -143,34 +153,46 @@ class Stream:
         if self._retry:
             self._write(live_events.retry(self._retry))
 
+    async def _ping(self) -> None:
+        """When it is time, however much is told: say that we live, and see who reads."""
+        now = asyncio.get_running_loop().time()
+        if now < self._ping_at:
+            return
+        self._ping_at = now + self._limits.ping_s
+        self._pings += 1
+        self._look = self._look or self._pings % ADMIT_EVERY == 0
+        self._write(live_events.PING)
+        await self._admit()
+
     async def _flush(self) -> bool:
         """Send what waits once the reader has read; False when it does not read in time."""
-        transport = self._call.request.transport
-        if transport is None or (self._newest is None and not transport.get_write_buffer_size()):
+        wire = self._wire
+        if wire is None or (self._newest is None and not wire.get_write_buffer_size()):
             return True
         try:
             async with asyncio.timeout(self._limits.write_s):
                 await asyncio.sleep(0)  # what was written a moment ago leaves at the loop's turn
-                while transport.get_write_buffer_size() and not transport.is_closing():
+                while wire.get_write_buffer_size() and not wire.is_closing():
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
             return False
         event, self._newest = self._newest, None
-        if event is not None and not transport.is_closing():
-            transport.write(event.chunk if self._parted else event.text)
+        if event is not None and not wire.is_closing():
+            wire.write(event.chunk if self._parted else event.text)
         return True
 
+    def _closing(self) -> bool:
+        return self._wire is not None and self._wire.is_closing()
+
     def _write(self, text: bytes) -> None:
-        """A few words beside the events, unless the reader is gone or behind."""
-        transport = self._call.request.transport
-        if self._opened and transport is not None and not transport.is_closing():
-            transport.write(live_events.chunk(text) if self._parted else text)
+        """A few words beside the events, unless the reader is gone."""
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.write(live_events.chunk(text) if self._parted else text)
 
     def _drop(self) -> None:
         self._observer.reader_dropped()
-        transport = self._call.request.transport
-        if transport is not None:
-            transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
     async def _admit(self) -> None:
         """End the stream of a credential that is not in force any more; one nobody can ask about
