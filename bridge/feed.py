@@ -40,7 +40,7 @@ FIRST_STEP_S: Final = 10  # an outage may have left more behind than one answer 
 STEP_MIN_S: Final = 1  # the platform's windows are whole seconds
 MOVED_BACK_S: Final = 600  # more than the offset may have been wrong before it was measured anew
 STORED_EVERY_S: Final = 10  # in calm the place is stored this often
-SLICE_ROWS: Final = 250  # read at once, so that the loop is free after a few milliseconds
+SLICE_ROWS: Final = 100  # read at once: what waits for the loop waits once for each of its turns
 TOO_MUCH: Final = frozenset({"too-large", "timeout"})  # what a shorter window may heal
 
 
@@ -116,23 +116,33 @@ class Unobserved:
 
 
 class _Seen:
-    """Deals landed lately by heart: ticket -> digest of the row; the oldest are forgotten first."""
+    """Deals landed lately by heart: ticket -> digest of the row; the oldest are forgotten first.
+
+    Nearly all rows of a look are repeats, so one is known by its digest alone, without being read.
+    """
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._digests: dict[int, int] = {}
+        self._newest: set[int] = set()  # their digests; what a ticket was before is not among them
 
-    def has(self, ticket: int, digest: int) -> bool:
-        """Whether exactly this was landed."""
-        return self._digests.get(ticket) == digest
+    def has(self, digest: int) -> bool:
+        """Whether exactly this was landed, and last of its ticket."""
+        return digest in self._newest
 
     def add(self, rows: Iterable[_Look]) -> None:
         """Remember what was landed."""
         for row in rows:
-            self._digests.pop(row.ticket, None)  # the order is that of the last landing
+            self._forget(row.ticket)  # the order is that of the last landing
             self._digests[row.ticket] = row.digest
+            self._newest.add(row.digest)
         while len(self._digests) > self._maximum:
-            del self._digests[next(iter(self._digests))]
+            self._forget(next(iter(self._digests)))
+
+    def _forget(self, ticket: int) -> None:
+        digest = self._digests.pop(ticket, None)
+        if digest is not None:
+            self._newest.discard(digest)
 
 
 class _Look(msgspec.Struct, frozen=True):
@@ -385,10 +395,11 @@ class Feed:
             await asyncio.sleep(0)
             for begin in range(0, len(answer.rows), SLICE_ROWS * 4):  # cheaper than reading them
                 for raw in answer.rows[begin : begin + SLICE_ROWS * 4]:
-                    ticket, digest = deals.ticket_of(raw), hash(bytes(raw))
-                    if ticket and self._seen.has(ticket, digest):
+                    digest = hash(bytes(raw))
+                    if self._seen.has(digest):
                         repeats += 1
                     else:
+                        ticket = deals.ticket_of(raw)
                         found[ticket, 0 if ticket else digest] = _Look(ticket, digest, raw)
                 await asyncio.sleep(0)
             count += len(answer.rows)

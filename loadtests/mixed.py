@@ -99,6 +99,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     reading: Reading
     dealer: Dealer
     logins: tuple[int, ...]
+    pid: int
     owner: asyncpg.Connection
     size: Size
 
@@ -276,5 +277,6 @@ async def scene(ground: Ground, size: Size) -> AsyncIterator[Scene]:
                 url=home.url, token=home.token, each=EACH,
                 paths={"live": tuple(PATH.format(id=each.partner) for each in known)},
             ),
-            dealer=dealer, logins=tuple(each.login for each in traders), owner=owner, size=size,
+            dealer=dealer, logins=tuple(each.login for each in traders),
+            pid=home.daemon.process.pid, owner=owner, size=size,
         )  # fmt: skip

@@ -300,9 +300,20 @@ async def test_the_memory_of_repeats_is_bounded() -> None:
     for ticket in range(1, 51):
         world.trade(ticket)
     await world.pass_time(1)
-    assert len(world.feed._seen._digests) == 10
+    assert len(world.feed._seen._digests) == len(world.feed._seen._newest) == 10
     await world.pass_time(1)
     assert set(world.tickets) == set(range(1, 51))
+
+
+async def test_an_edit_that_is_taken_back_is_handed_on() -> None:
+    """A row that was landed before its ticket's last one is no repeat of it."""
+    world = await begun()
+    world.trade(5)
+    await world.pass_time(1)
+    for commission in ("-3.00", "0.00", "-3.00"):
+        world.rows[5]["Commission"] = commission
+        await world.pass_time(1)
+    assert [deal.commission for deal in world.landed[-3:]] == [-300, 0, -300]
 
 
 async def test_a_restart_goes_on_from_what_is_stored() -> None:
