@@ -135,6 +135,8 @@ class Live(Section, frozen=True, kw_only=True):
     """Streams of partners' balances."""
 
     subscribers_max: Count = 5_000  # streams of this process; beyond it callers come back later
+    owner_max: Count = 4_000  # of one calling system: the rest is for others
+    visitor_max: Count = 20  # of one partner who visits, in all their windows
     per_s: Annotated[float, Meta(gt=0, le=100)] = 4.0  # events of one partner
     poll_s: Annotated[float, Meta(gt=0, le=60)] = 1.0  # reads of the ledger while Redis is lost
     ping_s: Annotated[float, Meta(gt=0, le=300)] = 15.0  # a silent stream says that it lives

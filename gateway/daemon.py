@@ -307,7 +307,8 @@ class House:
         """The hub of live balances; whoever commits a batch tells it."""
         wanted = self.settings.live
         limits = LiveLimits(
-            subscribers_max=wanted.subscribers_max, per_s=wanted.per_s, poll_s=wanted.poll_s,
+            subscribers_max=wanted.subscribers_max, owner_max=wanted.owner_max,
+            visitor_max=wanted.visitor_max, per_s=wanted.per_s, poll_s=wanted.poll_s,
             ping_s=wanted.ping_s, write_s=wanted.write_s,
         )  # fmt: skip
         live = Live(

@@ -184,7 +184,8 @@ class Live:
         """Tell `reader` how these contracts stand, now and whenever they move, until it leaves.
 
         last  the id of the event the reader had last, where it had one
-        Raises Refusal `overloaded` when too many watch, `limit-exceeded` when too many of its owner.
+        Raises Refusal `overloaded` when too many watch, `limit-exceeded` when its owner has too
+        many.
         """
         if self._closing or self._readers >= self.limits.subscribers_max:
             raise Refusal("overloaded", "too many streams are open", {"retry_after_s": 5})

@@ -245,7 +245,7 @@ ROUTES: Final = (
         method="GET", path="/v1/partners/{id}/stream", scope="partners:read",
         handler=stream.stream, partners=True, streams=True,
         summary="Watch a partner's balances: Server-Sent Events, each the whole state",
-        responses={200: None},
+        responses={200: None}, problems=("limit-exceeded",),
     ),
     # the partner's page
     Route(

@@ -64,6 +64,8 @@ class Stream:
         self._woken = asyncio.Event()
         self._retry: int | None = None  # set: the stream ends
         self._look = False
+        self._ping_at = 0.0  # on the loop's clock, once there is somebody to ping
+        self._pings = 0
         self._wire: asyncio.Transport | None = None  # once the head is sent
         self._parted = call.request.version >= HttpVersion11
         headers = {
@@ -71,9 +73,6 @@ class Stream:
             "X-Accel-Buffering": "no", CORRELATION: call.correlation,
         }  # fmt: skip
         self.response = web.StreamResponse(headers=headers)
-
-        self._ping_at = 0.0  # on the loop's clock, as `follow` sets it
-        self._pings = 0
 
     # --- what the hub says ----------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ class Streams:
     ) -> AsyncIterator[Follower]:  # fmt: skip
         """Open a stream, which must be answered."""
         sent = dict(headers or {})
-        if "Cookie" not in sent:
+        if not sent.keys() & {"Cookie", "Authorization"}:
             sent["Authorization"] = f"Bearer {token or await self.api.key()}"
         if last is not None:
             sent["Last-Event-ID"] = str(last)

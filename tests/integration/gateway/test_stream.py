@@ -13,6 +13,8 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from gateway.control import audit, keys
+from gateway.flows.live_events import Event
+from gateway.http.stream import Stream
 from tests.integration.gateway.conftest import STREAMS
 from tests.integration.gateway.following import (
     EU,
@@ -234,6 +236,40 @@ async def test_a_key_that_is_revoked_ends_its_streams(
             await reader.end()
 
 
+async def test_a_stream_that_is_busy_is_asked_for_its_credential_too(
+    database: Database, pool: asyncpg.Pool, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader who is always behind, told more often than it is pinged, is pinged and asked."""
+    monkeypatch.setattr(Stream, "take", behind)
+    limits = msgspec.structs.replace(PINGING, per_s=1_000)
+    async with streaming(database, pool, redis, limits) as streams:
+        token = await streams.api.key(owner="short")
+        async with streams.follow(token=token) as reader:
+            await reader.event()
+            await streams.api.owner.execute("UPDATE gateway.api_key SET revoked = now()")
+            streams.api.clock.skew_s += 60
+            earning = asyncio.create_task(busy(streams))
+            try:
+                parts = await reader.end()
+            finally:
+                earning.cancel()
+                await asyncio.wait([earning])
+
+    assert ": here\n\n" in parts
+
+
+def behind(stream: Stream, event: Event) -> None:
+    """What `take` does for a reader who has not read yet what was sent before."""
+    stream._newest = event
+    stream._woken.set()
+
+
+async def busy(streams: Streams) -> None:
+    """One batch after another."""
+    while True:
+        await streams.earned(EU, 1)
+
+
 async def test_a_new_contract_joins_a_stream_that_is_open(streams: Streams) -> None:
     """The first batch of a contract that nobody watches yet brings it into its partner's stream."""
     added = "CT" + "8" * 18
@@ -261,4 +297,32 @@ async def test_no_more_streams_than_allowed(
             while streams.counted("brokerd_stream_readers"):
                 await asyncio.sleep(0.01)
         async with streams.follow() as reader:
+            await reader.event()
+
+
+@pytest.mark.parametrize("who", ["owner", "visitor"])
+async def test_nobody_takes_the_places_of_others(
+    database: Database, pool: asyncpg.Pool, redis: Redis, who: str
+) -> None:
+    """One calling system, and one partner with all their windows, have so many streams each."""
+    limits = msgspec.structs.replace(STREAMS, owner_max=1, visitor_max=1)
+    async with streaming(database, pool, redis, limits) as streams:
+        mine = {"Authorization": f"Bearer {await streams.api.key(owner='greedy')}"}
+        if who == "visitor":
+            mine = await visit(streams, PARTNER)
+        async with streams.follow(headers=mine) as reader:
+            await reader.event()
+            answer = await streams.api.client.get(f"/v1/partners/{PARTNER}/stream", headers=mine)
+            assert (answer.status, (await answer.json())["code"]) == (429, "limit-exceeded")
+            assert answer.headers["Retry-After"] == "5"
+            async with (
+                streams.follow(headers=await visit(streams, OTHER), partner=OTHER) as other,
+                streams.follow(token=await streams.api.key(owner="modest")) as another,
+            ):
+                await other.event()
+                await another.event()
+        async with asyncio.timeout(WAIT_S):
+            while streams.counted("brokerd_stream_readers"):
+                await asyncio.sleep(0.01)
+        async with streams.follow(headers=mine) as reader:
             await reader.event()

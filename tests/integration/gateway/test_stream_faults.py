@@ -193,6 +193,8 @@ async def test_a_stream_ends_in_order_when_we_stop(streams: Streams) -> None:
 class Ghost:
     """A reader whose connection is gone without a word to anybody."""
 
+    owner = "ghost"
+    places = 1
     gone = True
 
     def __init__(self) -> None:
