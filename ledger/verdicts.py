@@ -23,6 +23,7 @@ LOT: Final = 100_000_000  # volumes are 1e-8 lots
 VOLUME_MAX: Final = 10_000 * LOT
 FIRST_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD_MAX: Final = timedelta(days=1)
+EARLY_MAX: Final = timedelta(minutes=15)  # as far as a server's clock may be wrong
 DIGITS_MAX: Final = 8
 TEXT_MAX: Final = 256  # longer than any platform's comment
 PRICE_DIGITS_MAX: Final = 20  # before the point, and in all
@@ -40,13 +41,14 @@ class Reason(StrEnum):
     SYMBOL = "unknown-symbol"
     ABSURD = "absurd-value"
     IDENTITY = "identity-changed"
+    AHEAD = "ahead-of-time"
 
 
 class Parked(msgspec.Struct, frozen=True):
     """A deal, or a row that cannot be read as one, to wait beside the books.
 
     content  tells one look at the ticket from another
-    subject  whom or what the reason is about: a login, a symbol, a ticket
+    subject  whom or what the reason is about: a login, a symbol, a ticket, a minute
     body     JSON text: `deal` as it was seen, or `raw`; and `detail` for a person
     """
 
@@ -154,6 +156,22 @@ def absurd(deal: Deal, now: datetime) -> str:
     return "" if deal.action >= BALANCE else _absurd_trade(deal)
 
 
+def early(deal: Deal, now: datetime) -> str:
+    """The minute from which a deal of the future may be booked; "" where it may be now.
+
+    What is in force at a deal's time must be known when it is accrued, so it may not come first.
+    """
+    if deal.at <= now + EARLY_MAX:
+        return ""
+    minute = (deal.at - EARLY_MAX).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    return minute.isoformat(timespec="minutes")
+
+
+def has_come(minute: str, now: datetime) -> bool:
+    """Whether deals that wait for this minute may be booked."""
+    return datetime.fromisoformat(minute) <= now
+
+
 def _is_price(price: Decimal) -> bool:
     """Whether the number is one that can be stored and compared."""
     if not price.is_finite():
@@ -176,11 +194,14 @@ _BOUNDS: Final = (
 )  # fmt: skip
 
 
-def park(deal: Deal, reason: Reason, detail: str) -> Parked:
-    """Set a deal aside."""
-    subject = {Reason.LOGIN: str(deal.login), Reason.SYMBOL: deal.symbol}.get(
-        reason, str(deal.ticket)
-    )
+def park(deal: Deal, reason: Reason, detail: str, minute: str = "") -> Parked:
+    """Set a deal aside.
+
+    minute  what one of the future waits for
+    """
+    subject = {
+        Reason.LOGIN: str(deal.login), Reason.SYMBOL: deal.symbol, Reason.AHEAD: minute,
+    }.get(reason, str(deal.ticket))  # fmt: skip
     kept = msgspec.structs.replace(
         deal, opened=None, symbol=_kept(deal.symbol), comment=_kept(deal.comment)
     )

@@ -19,6 +19,8 @@ from ledger.verdicts import (
     absurd,
     changed,
     content,
+    early,
+    has_come,
     meaning,
     opened,
     park,
@@ -157,3 +159,21 @@ def test_openings_come_from_the_same_landing_or_from_the_books() -> None:
 
     times = [each.opened for _, each in filled]
     assert times == [NOON, None, NOON - timedelta(hours=1), None]
+
+
+@pytest.mark.parametrize("ahead_s", [-86_400, 0, 900])
+def test_a_deal_about_now_is_never_early(ahead_s: int) -> None:
+    """A server's clock may be some minutes wrong."""
+    assert early(replace(deal(), at=NOON + timedelta(seconds=ahead_s)), NOON) == ""
+
+
+@pytest.mark.parametrize("ahead_s", [901, 960, 3 * 3600, 3 * 3600 + 59])
+def test_a_deal_of_the_future_waits_for_its_minute(ahead_s: int) -> None:
+    """Once the minute it waits for has come it is early no more; and it is no minute too late."""
+    seen = replace(deal(), at=NOON + timedelta(seconds=ahead_s))
+    minute = early(seen, NOON)
+    parked = park(seen, Reason.AHEAD, "early", minute)
+    assert (parked.reason, parked.subject) == ("ahead-of-time", minute)
+    passed = [s for s in range(ahead_s) if has_come(minute, NOON + timedelta(seconds=s))]
+    assert early(seen, NOON + timedelta(seconds=passed[0])) == ""
+    assert ahead_s - 900 <= passed[0] <= ahead_s - 900 + 60
