@@ -31,7 +31,7 @@ from bridge.credit import Crediting
 from bridge.feed import Feed
 from bridge.pool import Pool
 from bridge.provision import Provisioner, new_passwords
-from bridge.session import Server, SessionState, SessionStatus
+from bridge.session import Server, SessionStatus
 from config.findings import Finding
 from config.log import event, set_up
 from config.rulebook import Entity, Rulebook
@@ -49,12 +49,13 @@ from gateway.flows.attributions import of_logins
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.faults import away
+from gateway.flows.following import followed
 from gateway.flows.landing import Landings
 from gateway.flows.live import Live, LiveLimits
 from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Emitter, Outbox
 from gateway.flows.partnering import Partnering
-from gateway.flows.platform import Platform
+from gateway.flows.platform import Platform, session_trouble
 from gateway.flows.provisioning import AccountMaker, Accounts
 from gateway.flows.refunds import Refunds
 from gateway.flows.resolving import Resolver
@@ -367,7 +368,7 @@ class House:
             case=self.deposits.case, now=now, also=self._feed(owner, sessions, described.feed),
         )  # fmt: skip
         self.platforms[name] = (owner, platform, sessions)
-        self.life.watch(f"platform:{name}", partial(_session_trouble, owner, sessions))
+        self.life.watch(f"platform:{name}", partial(session_trouble, owner, sessions))
 
     def _feed(
         self, owner: Ownership, sessions: Pool, terms: FeedTerms
@@ -384,7 +385,11 @@ class House:
             now=self.clocks.now, observer=self.metrics, may_send=owner.fresh,
         )  # fmt: skip
         self.feeds[server] = (owner, feed)
-        return {"feed": feed.run, "parked": landings.run}
+        works = {"feed": feed.run, "parked": landings.run}
+        return followed(
+            works, server=server, ownership=owner, lane=self.counted, ids=self.ids,
+            now=self.clocks.now, watch=self.life.watch,
+        )  # fmt: skip
 
     def _accrual(self, entity: Entity) -> None:
         """What partners earn in a book, while we own it."""
@@ -579,14 +584,6 @@ def platform_server(name: str, reached: PlatformServer, settle_time_s: float) ->
         dial_timeout_s=reached.dial_timeout_s, call_timeout_s=reached.call_timeout_s,
         backoff_first_s=reached.backoff_first_s, backoff_max_s=reached.backoff_max_s,
     )  # fmt: skip
-
-
-def _session_trouble(owner: Ownership, sessions: Pool) -> str:
-    """A server another replica owns is not ours to worry about."""
-    status = sessions.status()
-    if not owner.held or status.state is SessionState.LIVE:
-        return ""
-    return status.last_error or status.state.value
 
 
 def _compiled(made: tuple[T, list[Finding]]) -> T:

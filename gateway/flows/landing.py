@@ -32,7 +32,16 @@ from ledger.facts import Deal
 from ledger.ids import Ids
 from ledger.lane import SLOW
 from ledger.units import Change
-from ledger.verdicts import BALANCE, Parked, Reason, absurd, park, park_unread
+from ledger.verdicts import (
+    BALANCE,
+    Parked,
+    Reason,
+    absurd,
+    early,
+    has_come,
+    park,
+    park_unread,
+)
 
 log = logging.getLogger("gateway.landing")
 
@@ -42,6 +51,7 @@ DEALS_MAX: Final = 500  # in one transaction: the loop is held a few millisecond
 LOGINS_KEPT: Final = 200_000  # remembered before the cache starts anew
 RETRY_S: Final = 2.0  # how often what waits is looked at
 SUBJECTS_MAX: Final = 1_000  # causes looked at at once
+ITEMS_MAX: Final = 20  # causes of a reason that have an item each; more have one together
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 5.0
 LIMIT_S: Final = 0.9 * TRANSACTION_S  # what fails after so long has failed for its length
 FRESH_POLL_S: Final = 0.05
@@ -51,6 +61,7 @@ WHY: Final = {
     Reason.SYMBOL: "no symbol group of the rulebook has this symbol",
     Reason.ABSURD: "the platform shows values that no deal can have",
     Reason.IDENTITY: "the platform shows another deal under a ticket that is booked",
+    Reason.AHEAD: "the platform shows deals of a time that has not come: its clock may be wrong",
 }
 
 
@@ -148,24 +159,22 @@ class Landings:
         self._conn: asyncpg.Connection | None = None
         self._feed = 0
         self._epoch = 0
-        self._begun = asyncio.Event()
         self._books: dict[int, int] = {}  # login -> book, of logins that were found
-        self._after = {Reason.LOGIN: "", Reason.SYMBOL: ""}
+        self._after = dict.fromkeys((Reason.LOGIN, Reason.SYMBOL, Reason.AHEAD), "")
 
     async def opened(self) -> bytes:
         """Begin as the owner of now; the cursor (JSON) where the last owner left it.
 
         Raises deals.Fenced where a newer owner has begun.
         """
-        self._epoch = self._ownership.epoch
+        epoch = self._ownership.epoch
 
-        async def begin(conn: asyncpg.Connection) -> bytes:
-            self._feed, cursor = await deals.open_feed(conn, self._server, self._epoch)
-            return cursor
+        async def begin(conn: asyncpg.Connection) -> tuple[int, bytes]:
+            return await deals.open_feed(conn, self._server, epoch)
 
         async with self._turn:
-            cursor = await self._patiently(begin)
-        self._begun.set()
+            self._feed, cursor = await self._patiently(begin)
+            self._epoch = epoch
         return cursor
 
     async def land(self, seen: Sequence[Deal], unfit: Sequence[Unfit], cursor: bytes) -> Landed:
@@ -184,14 +193,16 @@ class Landings:
         return done
 
     async def run(self) -> None:
-        """Try what waits again and again until cancelled; then nothing is open any more."""
+        """Try what waits again and again until cancelled; then nothing is open any more.
+
+        Nothing is tried before the feed has begun as the owner of now.
+        """
         try:
-            await self._begun.wait()
             while True:
-                await self.unpark()
+                if self._epoch == self._ownership.epoch:
+                    await self.unpark()
                 await asyncio.sleep(RETRY_S)
         finally:
-            self._begun.clear()
             self._hang_up()
 
     async def unpark(self) -> None:
@@ -211,6 +222,8 @@ class Landings:
             self._after[reason] = page[-1] if len(page) == SUBJECTS_MAX else ""
             if reason is Reason.SYMBOL:
                 return [symbol for symbol in page if self._knows(symbol)]
+            if reason is Reason.AHEAD:
+                return [minute for minute in page if has_come(minute, self._now())]
             await self._learn(conn, {int(login) for login in page})
             return [login for login in page if int(login) in self._books]
 
@@ -274,6 +287,8 @@ class Landings:
         for deal in seen:
             if odd := absurd(deal, now):
                 parked.append(park(deal, Reason.ABSURD, odd))
+            elif early(deal, now):
+                parked.append(park(deal, Reason.AHEAD, WHY[Reason.AHEAD], early(deal, now)))
             elif (book := self._books.get(deal.login)) is None:
                 parked.append(park(deal, Reason.LOGIN, WHY[Reason.LOGIN]))
             elif deal.action < BALANCE and not self._knows(deal.symbol):
@@ -301,25 +316,50 @@ class Landings:
     ) -> None:
         """Open an item for each new cause; close those for which nothing waits any more."""
         at = self._now()
-        gone = [self._subject(cause) for cause in sorted(freed) if cause not in causes]
+        gone = [self._subject(*cause) for cause in sorted(freed) if cause not in causes]
         if gone:
-            held = await items.hold_open(conn, ITEM, gone)
+            over = await self._over(conn, {reason for reason, _ in freed})
+            held = await items.hold_open(conn, ITEM, [*gone, *over])
             why = "nothing waits for it any more"
             closed = [item_resolved(item, why, ACTOR, at) for item in held]
             await write(conn, [moved for moved, _ in closed])
             await write(conn, [told for _, told in closed])
         opened = [
             item_opened(
-                self._ids.new("IT"), "deal-parked", "platform", self._subject(cause),
-                WHY[Reason(cause[0])], at,
+                self._ids.new("IT"), "deal-parked", "platform", subject, WHY[Reason(reason)], at
             )
-            for cause in causes
+            for subject, reason in (await self._subjects(conn, causes)).items()
         ]  # fmt: skip
         await write(conn, opened)
 
-    def _subject(self, cause: Cause) -> str:
-        reason, subject = cause
-        return f"{self._server}:{reason}:{subject}"
+    async def _subjects(self, conn: asyncpg.Connection, causes: Sequence[Cause]) -> dict[str, str]:
+        """What the items of these causes are about, each with its reason.
+
+        A mask that is too wide brings thousands of logins: they are one thing to look at.
+        """
+        found: dict[str, str] = {}
+        for reason in dict.fromkeys(reason for reason, _ in causes):
+            told = [subject for why, subject in causes if why == reason]
+            together = reason == Reason.AHEAD or await self._waits_for_more(conn, reason, ITEMS_MAX)
+            for subject in [""] if together else told:
+                found[self._subject(reason, subject)] = reason
+        return found
+
+    async def _over(self, conn: asyncpg.Connection, reasons: set[str]) -> list[str]:
+        """The items that many causes have together, of reasons for which nothing waits now."""
+        return [
+            self._subject(reason, "")
+            for reason in sorted(reasons)
+            if not await self._waits_for_more(conn, reason, 0)
+        ]
+
+    async def _waits_for_more(self, conn: asyncpg.Connection, reason: str, than: int) -> bool:
+        """Whether deals wait for more causes of this reason."""
+        page = await deals.waiting_subjects(conn, self._feed, Reason(reason), "", than + 1)
+        return len(page) > than
+
+    def _subject(self, reason: str, subject: str) -> str:
+        return ":".join(part for part in (self._server, reason, subject) if part)
 
     # --- the way to the database ----------------------------------------------------------------
 

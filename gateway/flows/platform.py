@@ -24,6 +24,7 @@ from gateway.flows.crediting import Crediter
 from gateway.flows.faults import Patience, away
 from gateway.flows.provisioning import AccountMaker
 from gateway.flows.settlement import Case
+from gateway.owners import Ownership
 from ledger.deals import Fenced
 
 log = logging.getLogger("gateway.platform")
@@ -140,6 +141,14 @@ class Platform:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+
+def session_trouble(owner: Ownership, sessions: Pool) -> str:
+    """What is wrong with the session; a server another replica owns is not ours to worry about."""
+    status = sessions.status()
+    if not owner.held or status.state is SessionState.LIVE:
+        return ""
+    return status.last_error or status.state.value
 
 
 async def _awaited(work: Callable[[], Awaitable[None]]) -> None:

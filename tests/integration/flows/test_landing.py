@@ -456,3 +456,85 @@ async def test_a_landing_that_takes_too_long_is_tried_in_halves(
 
     assert (done.new, len(side.done)) == (8, 2)
     assert [ticket for _, _, ticket, _ in await rows(house)] == list(range(1, 9))
+
+
+async def test_a_landing_that_never_answers_is_tried_in_halves(
+    house: House, one: Replica, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver gives a statement up without a word of the server: that is too long as well."""
+    monkeypatch.setattr(landing, "LIMIT_S", 0.05)
+    login = (await house.account(one)).login
+    seen = [await mine(house, one, ticket, login=login) for ticket in range(1, 5)]
+    plainly, tried = Landings._write, []
+
+    async def hangs(self: Landings, conn: Any, batch: landing.Batch) -> Landed:
+        tried.append(len(batch.deals))
+        if len(batch.deals) > 2:
+            await asyncio.sleep(0.1)
+            raise TimeoutError
+        return await plainly(self, conn, batch)
+
+    monkeypatch.setattr(Landings, "_write", hangs)
+    assert (await side.land(*seen)).new == 4
+    assert tried == [4, 2, 2]
+
+
+async def test_a_deal_of_the_future_waits_until_it_is_now(
+    house: House, one: Replica, side: Side
+) -> None:
+    """What pays at its time is not known before; two of different minutes are one thing to see."""
+    now = await mine(house, one, 1)
+    soon = replace(now, ticket=2, at=now.at + timedelta(hours=1))
+    later = replace(now, ticket=3, at=now.at + timedelta(hours=3))
+
+    assert (await side.land(now, soon, later)).parked == 2
+    assert {reason for _, reason, _ in await waiting(house)} == {"ahead-of-time"}
+    assert await items(house) == [(f"{SERVER}:ahead-of-time", "open")]
+    await side.landings.unpark()
+    assert await rows(house) == [(1, 1, 1, 1)]
+
+    house.clock.ahead_s += 3600
+    await side.landings.unpark()
+    assert await rows(house) == [(1, 1, 1, 1), (1, 2, 2, 1)]
+    assert await items(house) == [(f"{SERVER}:ahead-of-time", "open")]
+
+    house.clock.ahead_s += 7200
+    await side.landings.unpark()
+    assert await waiting(house) == []
+    assert await items(house) == [(f"{SERVER}:ahead-of-time", "resolved")]
+    booked = "SELECT at FROM ledger.deal WHERE ticket = 3"
+    assert await house.value(booked) == later.at
+
+
+async def test_a_deal_of_the_future_that_is_put_right_is_booked_at_its_next_look(
+    house: House, one: Replica, side: Side
+) -> None:
+    """The offset was measured wrong: read anew it is a deal of now, and nothing waits any more."""
+    now = await mine(house, one)
+    await side.land(replace(now, at=now.at + timedelta(hours=1)))
+    assert (await side.land(now)).new == 1
+    assert await waiting(house) == []
+    assert await items(house) == [(f"{SERVER}:ahead-of-time", "resolved")]
+    assert await house.value("SELECT at FROM ledger.deal") == now.at
+
+
+async def test_many_unknown_logins_are_one_thing_to_look_at(
+    house: House, one: Replica, side: Side
+) -> None:
+    """A few have an item each; a mask that is too wide has one, open while any of them waits."""
+    some = [deal(n, at=house.clock.now(), login=7000 + n) for n in range(1, 31)]
+    await side.land(*some[:2])
+    await side.land(*some[2:])
+    together = f"{SERVER}:unknown-login"
+    each = [f"{together}:7001", f"{together}:7002"]
+    assert await items(house) == [(subject, "open") for subject in (*each, together)]
+
+    for gone in some[:29]:
+        await account_with(house, one, gone.login)
+    await side.landings.unpark()
+    assert await items(house) == [*((it, "resolved") for it in each), (together, "open")]
+
+    await account_with(house, one, some[29].login)
+    await side.landings.unpark()
+    assert await waiting(house) == []
+    assert {state for _, state in await items(house)} == {"resolved"}
