@@ -95,6 +95,8 @@ class Stream:
     def take(self, event: Event) -> None:
         """Send the newest state now, or as soon as the reader has read."""
         wire = self._wire
+        if wire is not None and wire.is_closing():
+            return  # its task leaves in a moment; a closed socket must not be written to
         if wire is not None and self._newest is None and not wire.get_write_buffer_size():
             wire.write(event.chunk if self._parted else event.text)
             return
