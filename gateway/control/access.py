@@ -34,6 +34,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "events:resend": "have an event delivered again, and set the address they go to",
     "partners:read": "read partners, their contracts, balances and lines",
     "partners:write": "make partners and their contracts known",
+    "partners:link": "open partners' pages to them by links, and end their visits",
     "metrics:read": "read the metrics from another machine",
 }
 

@@ -32,6 +32,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "deposit.start": "a deposit is taken and routed",
     "partner.link": "a link to a partner's page is given out",
     "partner.enter": "a partner opens their page with a link",
+    "partner.leave": "a partner ends their visit",
+    "visits.end": "all links and visits of a partner are ended",
     "item.resolve": "a person closes an item with a reason",
     "event.resend": "a delivered or dead event is sent to its subscriber again",
     "subscriber.set": "a calling system names the address of its webhooks",

@@ -249,9 +249,14 @@ ROUTES: Final = (
     ),
     # the partner's page
     Route(
-        method="POST", path="/v1/partners/{id}/page-link", scope="partners:read",
+        method="POST", path="/v1/partners/{id}/page-link", scope="partners:link",
         handler=pages.link, summary="Give out a link to a partner's page: works once, for a while",
         responses={200: pages.PageLink}, problems=("not-found",),
+    ),
+    Route(
+        method="DELETE", path="/v1/partners/{id}/visits", scope="partners:link",
+        handler=pages.end, summary="End all links and visits of a partner",
+        responses={200: pages.VisitsEnded}, problems=("not-found",),
     ),
     Route(
         method="GET", path="/v1/partners/{id}/day", scope="partners:read", handler=pages.day,
@@ -260,8 +265,18 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path="/partners/{id}", scope=PUBLIC, handler=pages.show, media="text/html",
-        summary="A partner's page: opened by a link, then by the visit's cookie",
+        summary="A partner's page: a link's door, then the page by the visit's cookie",
         responses={200: None, 303: None, 401: None, 404: None}, problems=("limit-exceeded",),
+    ),
+    Route(
+        method="POST", path="/partners/{id}", scope=PUBLIC, handler=pages.enter, request=RAW,
+        takes=pages.FORM, media="text/html", summary="Open a partner's page: use its link",
+        responses={303: None, 401: None},
+    ),
+    Route(
+        method="POST", path="/partners/{id}/leave", scope=PUBLIC, handler=pages.leave,
+        media="text/html", summary="End the visit that the cookie belongs to",
+        responses={204: None}, problems=("forbidden",),
     ),
     Route(
         method="GET", path="/partners/{id}/lines", scope=PUBLIC, handler=pages.rows,

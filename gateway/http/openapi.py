@@ -103,7 +103,7 @@ def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, object]:
     if route.scope != PUBLIC:
         operation["x-scope"] = route.scope
     if route.request is RAW:
-        body = {"application/json": {"schema": {"type": "object"}}}
+        body = {route.takes: {"schema": {"type": "object"}}}
         operation["requestBody"] = {"required": True, "content": body}
     elif route.request is not None:
         body = {"application/json": {"schema": schemas[route.request]}}

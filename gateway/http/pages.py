@@ -3,17 +3,20 @@
 Knows who is let in and which headers a page bears. Refuses to write HTML (`web/partner.py`) and to
 know how a visit is kept (`people/visits.py`).
 
-A page is for browsers, so whoever it does not open to is told on a page too. The token of a link
-stands in the address for one request: its answer leads to the bare address, nothing that is sent
-out repeats it, and neither log nor metric holds a query.
+A page is for browsers, so whoever it does not open to is told on a page too. A link is looked at by
+more than people (mail is scanned, messages are previewed, browsers fetch ahead), so looking shows a
+door and uses nothing; its button does. The token of a link stands in the address of the door alone:
+the button's answer leads to the bare address, and neither log nor metric holds a query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Final
+from urllib.parse import parse_qs
 
 import asyncpg
 import msgspec
@@ -21,7 +24,7 @@ from aiohttp import web
 
 from gateway.control.refusals import Refusal, not_found
 from gateway.http.calls import Call, reply
-from gateway.http.visiting import set_visit, visiting
+from gateway.http.visiting import end_visit, from_here, set_visit, visiting
 from gateway.people.reach import InReach
 from gateway.people.visits import LINK_LASTS, SESSION_LASTS
 from gateway.web import partner as html
@@ -43,11 +46,18 @@ GUARD: Final[Mapping[str, str]] = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }  # fmt: skip
+DOOR: Final[Mapping[str, str]] = {
+    **GUARD,
+    "Content-Security-Policy": GUARD["Content-Security-Policy"].replace(
+        "form-action 'none'", "form-action 'self'"
+    ),
+}
+FORM: Final = "application/x-www-form-urlencoded"
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 CLOSED: Final = "Open the page with a new link"
 USED: Final = (
-    "This link was used already, or it is older than 15 minutes. Whoever gave it to you can give "
-    "you another; it works once."
+    "This link was used already, is older than 15 minutes, or was taken back. Whoever gave it to "
+    "you can give you another; it works once."
 )
 OVER: Final = (
     "Your visit is over, or this is not your page. Whoever gave you the link can give you another."
@@ -59,6 +69,12 @@ class PageLink(msgspec.Struct, frozen=True):
 
     url: str
     expires: datetime
+
+
+class VisitsEnded(msgspec.Struct, frozen=True):
+    """How many visits of a partner were open and are not any more."""
+
+    ended: int
 
 
 class DayOfCurrency(msgspec.Struct, frozen=True):
@@ -91,20 +107,55 @@ async def link(call: Call) -> web.Response:
     return response
 
 
+async def end(call: Call) -> web.Response:
+    """DELETE /v1/partners/{id}/visits: whoever holds a link or a cookie of the partner is out."""
+    partner_id, command = call.path("id"), call.command()
+    await call.reaches_partner(partner_id)
+    async with call.parts.pool.acquire() as conn:
+        ended = await call.parts.visits.end(conn, command, partner_id)
+    return reply(VisitsEnded(ended))
+
+
 async def show(call: Call) -> web.Response:
-    """GET /partners/{id}: with a token it opens a visit and leads on; in a visit it is the page."""
+    """GET /partners/{id}: with a token it is the door of a link; in a visit it is the page."""
     partner_id = call.path("id")
     try:
         if (token := call.request.query.get("token")) is not None:
-            return await _enter(call, partner_id, token)
+            if await call.parts.visits.stands(partner_id, token):
+                return _html(html.door(partner_id, token), guard=DOOR)
+            return await _beyond(call, partner_id)
         contracts = await _visited(call, partner_id)
     except Refusal as no:
         if no.code == "limit-exceeded":
             raise
-        text = USED if no.code == "link-void" else OVER
-        status = 404 if no.code == "not-found" else 401
-        return _html(html.closed(CLOSED, text), status)
+        return _closed(no)
     return _html(await _page(call, partner_id, contracts))
+
+
+async def enter(call: Call) -> web.Response:
+    """POST /partners/{id}: use the link whose door this browser was shown."""
+    partner_id, visits = call.path("id"), call.parts.visits
+    try:
+        secret = await visits.open(partner_id, _token(call), call.correlation)
+    except Refusal:
+        try:
+            return await _beyond(call, partner_id)
+        except Refusal as void:
+            return _closed(void)
+    response = _bare(partner_id)
+    set_visit(call.request, response, secret, SESSION_LASTS)
+    return response
+
+
+async def leave(call: Call) -> web.Response:
+    """POST /partners/{id}/leave: end the visit, whichever page of it this was said on."""
+    if not from_here(call.request):
+        raise Refusal("forbidden", "only a page of ours can end a visit")
+    response = web.Response(status=204, headers=GUARD)
+    end_visit(call.request, response)
+    with suppress(Refusal):  # it is over already
+        await call.parts.visits.leave(visiting(call.request), call.correlation)
+    return response
 
 
 async def rows(call: Call) -> web.Response:
@@ -137,19 +188,36 @@ async def asset(call: Call) -> web.Response:
     return web.Response(body=found.body, content_type=found.media, charset="utf-8", headers=headers)
 
 
-async def _enter(call: Call, partner_id: str, token: str) -> web.Response:
-    """Use the link. One that is void still leads on for the browser that used it before."""
-    bare = web.Response(status=303, headers={**GUARD, "Location": f"/partners/{partner_id}"})
+async def _beyond(call: Call, partner_id: str) -> web.Response:
+    """A link that is void still leads on for the browser that used it before; raises Refusal
+    `link-void` for any other.
+    """
     try:
-        secret = await call.parts.visits.open(partner_id, token, call.correlation)
-    except Refusal as void:
-        try:
-            await _visited(call, partner_id)
-        except Refusal:
-            raise void from None
-        return bare
-    set_visit(call.request, bare, secret, SESSION_LASTS)
-    return bare
+        await _visited(call, partner_id)
+    except Refusal:
+        raise Refusal("link-void", "the link opens nothing, and no visit is in force") from None
+    return _bare(partner_id)
+
+
+def _bare(partner_id: str) -> web.Response:
+    return web.Response(status=303, headers={**GUARD, "Location": f"/partners/{partner_id}"})
+
+
+def _token(call: Call) -> str:
+    """What the door's form says; "" is no link of ours, and so is what another page sent."""
+    if call.request.content_type != FORM or not from_here(call.request):
+        return ""
+    try:
+        said = parse_qs(call.body.decode("ascii"), max_num_fields=4)
+    except ValueError:
+        return ""
+    return said.get("token", [""])[0]
+
+
+def _closed(no: Refusal) -> web.Response:
+    """The page for those to whom this one does not open."""
+    text = USED if no.code == "link-void" else OVER
+    return _html(html.closed(CLOSED, text), 404 if no.code == "not-found" else 401)
 
 
 async def _visited(call: Call, partner_id: str) -> tuple[InReach, ...]:
@@ -196,7 +264,7 @@ def _summed(code: str, steps: list[Step]) -> DayOfCurrency:
     return DayOfCurrency(code, tuple(step.minute for step in steps), tuple(sums))
 
 
-def _html(text: str, status: int = 200) -> web.Response:
+def _html(text: str, status: int = 200, guard: Mapping[str, str] = GUARD) -> web.Response:
     return web.Response(
-        text=text, status=status, content_type="text/html", charset="utf-8", headers=GUARD
+        text=text, status=status, content_type="text/html", charset="utf-8", headers=guard
     )

@@ -51,6 +51,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     scope       what the credential must allow; PUBLIC asks for no credential
     request     what the body decodes to; None takes no body; RAW leaves the bytes to the handler
+    takes       the media of a RAW body
     responses   every status that is not a problem, with its type (None: not JSON, or no body)
     idempotent  whether an Idempotency-Key is demanded
     streams     whether its answer goes on for as long as the caller reads
@@ -68,6 +69,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     responses: Mapping[int, Any]
     request: Any = None
+    takes: str = "application/json"
     idempotent: bool = False
     streams: bool = False
     partners: bool = False

@@ -3,9 +3,10 @@
 Knows what a browser needs so that only our own pages send it, and only over TLS. Refuses to know
 whose visit it is; `people/visits.py` does.
 
-The cookie is `SameSite=Lax`, not `Strict`: a partner comes from another site by a link, and the
-browser would hold a strict one back on the very redirect that sets it. No route that changes
-anything takes the cookie, so a forged request from elsewhere could only read, and is not sent it.
+The cookie is `SameSite=Lax`, not `Strict`: a partner in a visit comes back from another site by a
+link, and the browser would hold a strict one back. All that a visit can change is its own end, by a
+POST, and with a POST from elsewhere a browser sends no such cookie; one that says where the form
+stood is believed as well (`from_here`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ def set_visit(request: web.Request, response: web.Response, secret: str, lasts: 
         _name(request), secret, max_age=int(lasts.total_seconds()), path="/", httponly=True,
         secure=_secure(request), samesite="Lax",
     )  # fmt: skip
+
+
+def end_visit(request: web.Request, response: web.Response) -> None:
+    """Have the browser forget the secret."""
+    set_visit(request, response, "", timedelta(0))
+
+
+def from_here(request: web.Request) -> bool:
+    """Whether a page of ours sent this, as far as the browser says."""
+    return request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
 
 
 def _name(request: web.Request) -> str:

@@ -1,7 +1,8 @@
 """Visits: the link that opens a partner's page, once and soon, and the session it opens.
 
-Knows how a link is signed, that it works once, and how long a session lasts. Refuses to keep a
-token: the table has keyed digests, and a token stands in one answer or one cookie, never in a log.
+Knows how a link is signed, that it works once, how long a session lasts and how it ends. Refuses to
+keep a token: the table has keyed digests, and a token stands in answers to those who hold it and in
+one cookie, never in a log.
 
 A link is signed over its partner and its end, so that one nobody made, one for another partner and
 one that is too old are told without asking the table; the table then knows whether it was used.
@@ -86,6 +87,15 @@ class Visits:
             await write(conn, [row])
         return token
 
+    async def stands(self, partner_id: str, token: str) -> bool:
+        """Whether the link would open the page now; asking uses nothing."""
+        now = self._now()
+        if not self._holds(partner_id, token, now):
+            return False
+        known = (digest(token, self._pepper), partner_id, now)
+        async with self._turns, self._pool.acquire() as conn:
+            return await conn.fetchval(q.SELECT_LINK, *known) is not None
+
     async def open(self, partner_id: str, token: str, correlation: str) -> str:
         """Use a link; returns the secret of the session it opened.
 
@@ -122,10 +132,41 @@ class Visits:
             raise _stranger()
         return known.caller
 
+    async def leave(self, secret: str, correlation: str) -> None:
+        """End the session; raises Refusal `unauthenticated` when none in force has this secret."""
+        visitor = await self.caller(secret)
+        stored, command = (
+            digest(secret, self._pepper),
+            Command(visitor, "", correlation, self._now()),
+        )
+        async with self._pool.acquire() as conn, conn.transaction():
+            if await conn.fetchval(q.END_SESSION, stored) is not None:
+                row = audited(command, "partner.leave", visitor.partner, self._ids.new("AU"))
+                await write(conn, [row])
+        self._known.pop(stored, None)
+
+    async def end(self, conn: asyncpg.Connection, command: Command, partner_id: str) -> int:
+        """End all links and sessions of a partner, in a transaction of its own.
+
+        Returns how many sessions. Other replicas remember theirs for `ttl_s`, and open streams are
+        asked again with their next ping.
+        """
+        async with conn.transaction():
+            await conn.execute(q.END_LINKS, partner_id)
+            done: str = await conn.execute(q.END_SESSIONS, partner_id)
+            ended = _count(done)
+            row = audited(
+                command, "visits.end", partner_id, self._ids.new("AU"), after={"ended": ended}
+            )
+            await write(conn, [row])
+        for stored, known in list(self._known.items()):
+            if known.caller is not None and known.caller.partner == partner_id:
+                del self._known[stored]
+        return ended
+
     async def purge(self, conn: asyncpg.Connection, limit: int = 1000) -> int:
         """Forget what is over, a few at a time; returns how many."""
-        done: str = await conn.execute(q.PURGE_VISITS, self._now(), limit)
-        return int(done.rpartition(" ")[2])
+        return _count(await conn.execute(q.PURGE_VISITS, self._now(), limit))
 
     async def _ask(self, stored: bytes) -> _Known:
         async with self._turns, self._pool.acquire() as conn:
@@ -159,6 +200,11 @@ def _visitor(partner_id: str) -> Caller:
     return Caller(
         "", partner_id, ROLE, frozenset(), frozenset(), f"partner:{partner_id}", partner=partner_id
     )
+
+
+def _count(done: str) -> int:
+    """How many rows a statement says it moved."""
+    return int(done.rpartition(" ")[2])
 
 
 def _void() -> Refusal:

@@ -46,6 +46,7 @@ def _template(name: str) -> Template:
 
 _PAGE: Final = _template("partner.html")
 _CLOSED: Final = _template("closed.html")
+_DOOR: Final = _template("door.html")
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -108,6 +109,11 @@ def rows(lines: Iterable[Line], day: date) -> str:
 def closed(title: str, text: str) -> str:
     """A page for those to whom the partner's page does not open."""
     return _CLOSED.substitute(_assets(), title=escape(title), text=escape(text))
+
+
+def door(partner: str, token: str) -> str:
+    """A page with a button that uses a link."""
+    return _DOOR.substitute(_assets(), partner=escape(partner), token=escape(token))
 
 
 def amount(minor: int, exponent: int) -> str:

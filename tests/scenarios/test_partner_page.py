@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from gateway.demo.people import Known
-from tests.support.browser import WAIT_MS, Visitor, chromium
+from tests.support.browser import WAIT_MS, Visitor, chromium, enter
 from tests.support.house import House
 from tests.support.market import Market, open_market
 
@@ -55,7 +55,7 @@ async def visits(market: Market, browser: Browser) -> Visitor:
     """Open the lowest partner's page."""
     page = await (await browser.new_context()).new_page()
     visitor = Visitor(page)
-    await page.goto(await link(market), wait_until="domcontentloaded")
+    await enter(page, await link(market))
     await visitor.is_live()
     return visitor
 
@@ -111,7 +111,8 @@ async def test_the_daemons_log_never_holds_a_link_or_a_cookie(
     page = await context.new_page()
     url = await link(market)
     void = "f" * 64
-    for address in (url, url, f"{url.partition('?')[0]}?token={void}"):
+    await enter(page, url)
+    for address in (url, f"{url.partition('?')[0]}?token={void}"):
         await page.goto(address, wait_until="domcontentloaded")
     secrets = [each["value"] for each in await context.cookies() if each["name"] == COOKIE]
     token = url.partition("token=")[2]

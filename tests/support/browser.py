@@ -93,6 +93,13 @@ class Visitor:
         await expect(self.state).to_have_attribute("data-state", "live", timeout=WAIT_MS)
 
 
+async def enter(page: Page, url: str) -> None:
+    """Go through the door of a link."""
+    await page.goto(url, wait_until="domcontentloaded")
+    await page.get_by_role("button", name="Open").click(no_wait_after=True)
+    await page.wait_for_url(url.partition("?")[0], wait_until="domcontentloaded")
+
+
 async def flaws(page: Page) -> list[str]:
     """What axe finds: the rule and the elements that break it."""
     script = gzip.decompress(AXE.read_bytes())

@@ -416,6 +416,13 @@ function tick() {
   if (slept || (running && Date.now() - heardAt > SILENCE_MS)) atOnce();
 }
 
+// --- the end of the visit --------------------------------------------------------------------------
+
+document.getElementById("leave").addEventListener("click", async () => {
+  await fetch(`/partners/${page.partner}/leave`, { method: "POST" }).catch(ignore);
+  location.replace(`/partners/${page.partner}`); // whether it is over, the server says
+});
+
 const ignore = () => {}; // whatever failed is asked for again by what follows
 
 document.documentElement.classList.add("scripted");

@@ -87,6 +87,7 @@ BOOK = Rulebook(
         Role(id="everything", scopes=tuple(SCOPES), approves=("client.move",)),
         Role(id="nothing", scopes=()),
         Role(id="reader", scopes=("clients:read",)),
+        Role(id="looker", scopes=("partners:read", "partners:write")),
         Role(id="compliance", scopes=tuple(SCOPES), approves=("client.move",)),
         Role(id="operations", scopes=tuple(SCOPES)),
     ),

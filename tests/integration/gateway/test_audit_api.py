@@ -14,6 +14,7 @@ from tests.integration.gateway.conftest import Api
 # Run by flows that have tests of their own; each asserts its row there.
 ELSEWHERE = {
     "account.request", "deposit.start", "rulebook.adopt", "partner.link", "partner.enter",
+    "partner.leave", "visits.end",
 }  # fmt: skip
 
 

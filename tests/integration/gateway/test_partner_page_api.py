@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -37,22 +38,36 @@ async def link(api: Api, partner: str, **asked: Any) -> str:
     return str((await answer.json())["url"])
 
 
-async def browse(api: Api, path: str, cookie: str = "", **headers: str) -> aiohttp.ClientResponse:
-    """What a browser gets that follows nothing by itself and has no key."""
+async def browse(
+    api: Api, path: str, cookie: str = "", form: dict[str, str] | None = None, **headers: str
+) -> aiohttp.ClientResponse:
+    """What a browser gets that follows nothing by itself and has no key; a form is posted."""
     sent = dict(headers)
     if cookie:
         name = "__Host-" + SESSION if headers.get("X-Forwarded-Proto") else SESSION
         sent["Cookie"] = f"{name}={cookie}"
-    answer = await api.client.get(path, headers=sent, allow_redirects=False)
-    declared("GET", path, answer.status)
+    method = "GET" if form is None else "POST"
+    answer = await api.client.request(method, path, headers=sent, data=form, allow_redirects=False)
+    declared(method, path, answer.status)
     api.client.session.cookie_jar.clear()
     return answer
 
 
+async def press(api: Api, url: str, cookie: str = "", **headers: str) -> aiohttp.ClientResponse:
+    """What the button of a link's door does."""
+    path, _, token = url.partition("?token=")
+    return await browse(api, path, cookie, {"token": token}, **headers)
+
+
 async def visit(api: Api, partner: str) -> str:
     """Open the partner's page with a fresh link; returns the secret of the cookie."""
-    answer = await browse(api, await link(api, partner))
+    answer = await press(api, await link(api, partner))
     assert answer.status == 303, await answer.text()
+    return secret_of(answer)
+
+
+def secret_of(answer: aiohttp.ClientResponse) -> str:
+    """The value of the cookie that an answer sets."""
     return SimpleCookie(answer.headers["Set-Cookie"])[SESSION].value
 
 
@@ -61,31 +76,67 @@ async def test_a_link_opens_the_page_once(api: Api) -> None:
     contract = await api.new_contract()
     url = await link(api, contract["partner"])
 
-    first = await browse(api, url)
+    first = await press(api, url)
     cookie = SimpleCookie(first.headers["Set-Cookie"])[SESSION]
-    second = await browse(api, url)
+    second = await press(api, url)
+    door = await browse(api, url)
     page = await browse(api, first.headers["Location"], cookie.value)
 
     assert (first.status, first.headers["Location"]) == (303, f"/partners/{contract['partner']}")
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Lax", "/")
     assert cookie["max-age"] == str(12 * 3600)
-    assert (second.status, "Set-Cookie" in second.headers) == (401, False)
-    assert "used already" in await second.text()
+    for late in (second, door):
+        assert (late.status, "Set-Cookie" in late.headers) == (401, False)
+        assert "used already" in await late.text()
     assert page.status == 200
     assert contract["code"] in await page.text()
 
 
-async def test_a_used_link_still_leads_its_own_browser_to_the_page(api: Api) -> None:
-    """Going back in the browser is no error: the visit it opened is still in force."""
+async def test_looking_at_a_link_uses_nothing(api: Api) -> None:
+    """Scanners, previews and browsers that fetch ahead see a door; whoever presses it is let in."""
     contract = await api.new_contract()
     url = await link(api, contract["partner"])
-    first = await browse(api, url)
-    secret = SimpleCookie(first.headers["Set-Cookie"])[SESSION].value
+    for _ in range(3):
+        door = await browse(api, url, **{"Sec-Purpose": "prefetch"})
+        text = await door.text()
+        assert (door.status, "Set-Cookie" in door.headers) == (200, False)
+        assert contract["code"] not in text
+    (action,) = re.findall(r'<form method="post" action="([^"]+)">', text)
+    (token,) = re.findall(r'<input type="hidden" name="token" value="([^"]+)">', text)
+    assert "form-action 'self'" in door.headers["Content-Security-Policy"]
 
-    again = await browse(api, url, secret)
+    assert (await browse(api, action, form={"token": token})).status == 303
 
-    assert (again.status, again.headers["Location"]) == (303, first.headers["Location"])
-    assert "Set-Cookie" not in again.headers
+
+async def test_only_the_door_of_ours_uses_a_link(api: Api) -> None:
+    """A form on another site, another kind of body and no token at all open nothing."""
+    contract = await api.new_contract()
+    url = await link(api, contract["partner"])
+    path, _, token = url.partition("?token=")
+
+    strange = [
+        await press(api, url, **{"Sec-Fetch-Site": "cross-site"}),
+        await press(api, url, **{"Sec-Fetch-Site": "same-site"}),
+        await browse(api, path, form={"token": token}, **{"Content-Type": "text/plain"}),
+        await browse(api, path, form={}),
+        await browse(api, path, form={str(number): "x" for number in range(9)} | {"token": token}),
+        await browse(api, path, form={"token": "\u2028" * 99}),
+    ]
+
+    assert [answer.status for answer in strange] == [401] * 6
+    assert (await press(api, url, **{"Sec-Fetch-Site": "same-origin"})).status == 303
+
+
+async def test_a_used_link_still_leads_its_own_browser_to_the_page(api: Api) -> None:
+    """Going back in the browser and pressing twice are no errors: its visit is still in force."""
+    contract = await api.new_contract()
+    url = await link(api, contract["partner"])
+    first = await press(api, url)
+    secret = secret_of(first)
+
+    for again in (await browse(api, url, secret), await press(api, url, secret)):
+        assert (again.status, again.headers["Location"]) == (303, first.headers["Location"])
+        assert "Set-Cookie" not in again.headers
 
 
 async def test_a_link_works_for_fifteen_minutes(api: Api) -> None:
@@ -94,9 +145,11 @@ async def test_a_link_works_for_fifteen_minutes(api: Api) -> None:
     in_time, late = [await link(api, contract["partner"]) for _ in range(2)]
 
     api.clock.skew_s += 14 * 60
-    assert (await browse(api, in_time)).status == 303
+    assert (await browse(api, in_time)).status == 200
+    assert (await press(api, in_time)).status == 303
     api.clock.skew_s += 61
     assert (await browse(api, late)).status == 401
+    assert (await press(api, late)).status == 401
 
 
 async def test_a_link_is_signed_for_its_partner_and_its_end(api: Api) -> None:
@@ -114,11 +167,11 @@ async def test_a_link_is_signed_for_its_partner_and_its_end(api: Api) -> None:
     ]
     at = f"/partners/{mine['partner']}?token="
 
-    answers = [await browse(api, at + token) for token in forged]
-    elsewhere = await browse(api, url.replace(mine["partner"], other["partner"]))
+    urls = [at + token for token in forged] + [url.replace(mine["partner"], other["partner"])]
+    answers = [await ask(api, each) for each in urls for ask in (browse, press)]
 
-    assert [answer.status for answer in [*answers, elsewhere]] == [401] * 6
-    assert (await browse(api, url)).status == 303
+    assert [answer.status for answer in answers] == [401] * 12
+    assert (await press(api, url)).status == 303
 
 
 async def test_a_visit_ends_after_twelve_hours(api: Api) -> None:
@@ -140,7 +193,7 @@ async def test_behind_tls_the_cookie_is_bound_to_this_host(api: Api) -> None:
     contract = await api.new_contract()
     url = await link(api, contract["partner"])
 
-    answer = await browse(api, url, **{"X-Forwarded-Proto": "https"})
+    answer = await press(api, url, **{"X-Forwarded-Proto": "https"})
 
     (cookie,) = SimpleCookie(answer.headers["Set-Cookie"]).values()
     assert (cookie.key, cookie["secure"]) == ("__Host-brokerd_partner", True)
@@ -208,15 +261,121 @@ async def test_one_contract_in_reach_does_not_show_the_others_of_its_partner(api
     assert "ELSEWHERE" not in page
 
 
-async def test_a_link_needs_the_scope_and_reach(api: Api) -> None:
-    """Whoever cannot read a partner cannot open their page."""
+@pytest.mark.parametrize("asked", [("POST", "page-link"), ("DELETE", "visits")])
+async def test_links_and_their_end_need_the_scope_and_reach(
+    api: Api, asked: tuple[str, str]
+) -> None:
+    """Whoever may only read a partner neither opens their page nor closes it."""
     contract = await api.new_contract()
-    path = f"/v1/partners/{contract['partner']}/page-link"
+    method, last = asked
+    path = f"/v1/partners/{contract['partner']}/{last}"
 
-    poor = await api.call("POST", path, token=await api.key("nothing"))
-    away = await api.call("POST", path, token=await api.key(owner="b", entities=("fx-int",)))
+    poor = await api.call(method, path, token=await api.key("looker"))
+    away = await api.call(method, path, token=await api.key(owner="b", entities=("fx-int",)))
 
     assert (poor.status, away.status) == (403, 404)
+
+
+async def test_a_partner_ends_their_visit(api: Api) -> None:
+    """The cookie is taken back and opens nothing any more, elsewhere neither; others go on."""
+    contract = await api.new_contract()
+    partner = contract["partner"]
+    path = f"/partners/{partner}"
+    secret, other = await visit(api, partner), await visit(api, partner)
+    assert (await browse(api, path, secret)).status == 200
+
+    left = await browse(api, f"{path}/leave", secret, form={})
+    again = await browse(api, f"{path}/leave", secret, form={})
+    cookie = SimpleCookie(left.headers["Set-Cookie"])[SESSION]
+
+    assert (left.status, again.status) == (204, 204)
+    assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/")
+    assert (await browse(api, path, secret)).status == 401
+    assert (await browse(api, path, other)).status == 200
+    (row,) = await api.rows("SELECT * FROM gateway.audit WHERE command = 'partner.leave'")
+    assert (row["actor"], row["role"], row["subject"]) == (partner, "partner", partner)
+
+
+async def test_no_other_site_ends_a_visit(api: Api) -> None:
+    """A form from elsewhere is refused even where a browser would send the cookie with it."""
+    contract = await api.new_contract()
+    secret, path = await visit(api, contract["partner"]), f"/partners/{contract['partner']}"
+
+    answer = await browse(api, f"{path}/leave", secret, form={}, **{"Sec-Fetch-Site": "cross-site"})
+
+    assert answer.status == 403
+    assert (await browse(api, path, secret)).status == 200
+
+
+async def test_all_visits_of_a_partner_are_ended(api: Api) -> None:
+    """Every cookie and every link that was given out is void; other partners notice nothing."""
+    mine = await api.new_contract("p-1", code="MINE")
+    other = await api.new_contract("p-2", code="OTHER")
+    partner, path = mine["partner"], f"/partners/{mine['partner']}"
+    secrets = [await visit(api, partner) for _ in range(2)]
+    unused, theirs = await link(api, partner), await visit(api, other["partner"])
+    assert (await browse(api, path, secrets[0])).status == 200
+
+    answer = await api.call("DELETE", f"/v1{path}/visits", key=None)
+    again = await api.call("DELETE", f"/v1{path}/visits", key=None)
+
+    assert (await answer.json(), await again.json()) == ({"ended": 2}, {"ended": 0})
+    assert [(await browse(api, path, each)).status for each in secrets] == [401, 401]
+    assert (await press(api, unused)).status == 401
+    assert (await browse(api, f"/partners/{other['partner']}", theirs)).status == 200
+    assert (await browse(api, path, await visit(api, partner))).status == 200
+    rows = await api.rows("SELECT * FROM gateway.audit WHERE command = 'visits.end' ORDER BY id")
+    assert [(row["actor"], row["subject"], row["after"]) for row in rows] == [
+        ("shop", partner, '{"ended": 2}'), ("shop", partner, '{"ended": 0}'),
+    ]  # fmt: skip
+
+
+async def test_a_visit_that_opens_just_then_is_ended_too(api: Api) -> None:
+    """Whoever is using a link while all visits are ended does not stay in."""
+    contract = await api.new_contract()
+    partner = contract["partner"]
+    url = await link(api, partner)
+    entering = api.owner.transaction()
+    await entering.start()
+    await api.owner.execute("LOCK TABLE gateway.audit IN EXCLUSIVE MODE")  # holds it at its end
+    opening = asyncio.create_task(press(api, url))
+    await waits(api, "gateway.audit")
+    ending = asyncio.create_task(api.call("DELETE", f"/v1/partners/{partner}/visits", key=None))
+    await waits(api, "transactionid")
+    await entering.commit()
+
+    opened, ended = await opening, await ending
+
+    assert opened.status == 303
+    assert await ended.json() == {"ended": 1}
+    assert (await browse(api, f"/partners/{partner}", secret_of(opened))).status == 401
+
+
+async def waits(api: Api, what: str) -> None:
+    """Until somebody waits for a lock of this kind, or on this table."""
+    async with asyncio.timeout(10):
+        while not await api.rows(
+            "SELECT 1 FROM pg_locks WHERE NOT granted AND database IS NOT DISTINCT FROM"
+            " CASE WHEN locktype = 'relation' THEN (SELECT oid FROM pg_database"
+            " WHERE datname = current_database()) END"
+            " AND (locktype = $1 OR relation = to_regclass($1))",
+            what,
+        ):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("state", ["suspended", "terminated"])
+async def test_the_page_of_a_partner_who_is_not_active_is_closed(api: Api, state: str) -> None:
+    """Neither the visits that are open nor the links that were given out let them in."""
+    contract = await api.new_contract()
+    partner = contract["partner"]
+    secret, url = await visit(api, partner), await link(api, partner)
+
+    await api.owner.execute("UPDATE gateway.partner SET state = $2 WHERE id = $1", partner, state)
+
+    assert (await browse(api, f"/partners/{partner}", secret)).status == 401
+    assert (await browse(api, url)).status == 401
+    assert (await press(api, url)).status == 401
 
 
 async def test_links_and_visits_are_audited_without_their_secrets(api: Api) -> None:
@@ -224,8 +383,8 @@ async def test_links_and_visits_are_audited_without_their_secrets(api: Api) -> N
     contract = await api.new_contract()
     partner = contract["partner"]
     url = await link(api, partner)
-    answer = await browse(api, url)
-    secret = SimpleCookie(answer.headers["Set-Cookie"])[SESSION].value
+    await browse(api, url)
+    secret = secret_of(await press(api, url))
 
     audited = await api.rows(
         "SELECT command, actor, role FROM gateway.audit WHERE subject = $1"
@@ -250,9 +409,11 @@ async def test_no_log_line_holds_a_token_or_a_cookie(
     contract = await api.new_contract()
     with caplog.at_level(logging.DEBUG):
         url = await link(api, contract["partner"])
-        answer = await browse(api, url)
-        secret = SimpleCookie(answer.headers["Set-Cookie"])[SESSION].value
         await browse(api, url)
+        answer = await press(api, url)
+        secret = secret_of(answer)
+        await browse(api, url)
+        await press(api, url)
         await browse(api, f"/partners/{contract['partner']}/lines?token={'f' * 64}")
         await browse(api, answer.headers["Location"], secret)
     written = "\n".join(
@@ -281,11 +442,11 @@ async def test_every_answer_to_a_browser_is_guarded(api: Api) -> None:
     """Scripts and styles come from here alone, no other page frames it, nothing is kept."""
     contract = await api.new_contract()
     url = await link(api, contract["partner"])
-    opened = await browse(api, url)
-    secret = SimpleCookie(opened.headers["Set-Cookie"])[SESSION].value
+    door, opened = await browse(api, url), await press(api, url)
+    secret = secret_of(opened)
     path = opened.headers["Location"]
     answers = [
-        opened, await browse(api, url), await browse(api, path, secret),
+        door, opened, await browse(api, url), await browse(api, path, secret),
         await browse(api, f"{path}/lines", secret),
     ]  # fmt: skip
     for answer in answers:
@@ -293,6 +454,7 @@ async def test_every_answer_to_a_browser_is_guarded(api: Api) -> None:
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
+        assert ("form-action 'none'" in policy) == (answer is not door)
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"

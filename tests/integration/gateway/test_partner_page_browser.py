@@ -19,7 +19,7 @@ from playwright.async_api import Browser, expect
 
 from tests.integration.gateway.conftest import Api
 from tests.integration.gateway.earning import Earner
-from tests.support.browser import WAIT_MS, Visitor, chromium, flaws
+from tests.support.browser import WAIT_MS, Troubles, Visitor, chromium, enter, flaws
 from tests.support.proxy import Fault, Kind, Proxy, TcpUpstream
 from tests.support.servers import Database
 
@@ -51,7 +51,7 @@ class Ground:
             await page.clock.install(time=self.api.clock.now())
         path = f"/v1/partners/{contract['partner']}/page-link"
         link = await (await self.api.call("POST", path, key=None)).json()
-        await page.goto(self.url + link["url"], wait_until="domcontentloaded")
+        await enter(page, self.url + link["url"])
         return visitor
 
     def lost(self) -> None:
@@ -244,6 +244,57 @@ async def test_a_visit_that_is_over_says_so(ground: Ground) -> None:
     ground.proxy.cut_all()
 
     await expect(visitor.state).to_have_text(re.compile("ended"), timeout=WAIT_MS)
+
+
+async def test_the_door_of_a_link_needs_no_script_and_is_sound(ground: Ground) -> None:
+    """Tab and Enter go through it without a script, and axe finds nothing."""
+    contract = await ground.api.new_contract()
+    path = f"/v1/partners/{contract['partner']}/page-link"
+    url = ground.url + (await (await ground.api.call("POST", path, key=None)).json())["url"]
+    looked = await (await ground.browser.new_context(viewport=PHONE)).new_page()
+    troubles = Troubles(looked)
+    await looked.goto(url)
+    assert await flaws(looked) == []
+
+    context = await ground.browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(url)
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+
+    await expect(page.get_by_role("heading", name="Rebates", exact=True)).to_be_visible()
+    assert page.url == url.partition("?")[0]
+    assert troubles.said == []
+
+
+async def test_back_from_the_page_leads_to_the_page(ground: Ground) -> None:
+    """The door is behind whoever went through it: going back is no dead end."""
+    contract = await ground.api.new_contract()
+    visitor = await ground.visitor(contract)
+    await visitor.is_live()
+
+    await visitor.page.go_back()
+
+    await visitor.is_live()
+    assert "token" not in visitor.page.url
+
+
+async def test_a_visit_is_ended_by_its_button(ground: Ground) -> None:
+    """The page closes and stays closed, and another window of the visit says that it is over."""
+    contract = await ground.api.new_contract()
+    visitor = await ground.visitor(contract)
+    await visitor.is_live()
+    other = Visitor(await visitor.page.context.new_page())
+    await other.page.goto(visitor.page.url)
+    await other.is_live()
+
+    await visitor.page.get_by_role("button", name="End this visit").click()
+
+    heading = visitor.page.get_by_role("heading")
+    await expect(heading).to_have_text("Open the page with a new link", timeout=WAIT_MS)
+    assert await visitor.page.context.cookies() == []
+    ground.proxy.cut_all()
+    await expect(other.state).to_have_text(re.compile("ended"), timeout=WAIT_MS)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
