@@ -76,6 +76,7 @@ CREATE TABLE gateway.partner_session (
     created    timestamptz NOT NULL
 );
 CREATE INDEX partner_session_expiry ON gateway.partner_session (expires);
+CREATE INDEX partner_session_partner ON gateway.partner_session (partner_id);
 
 CREATE TRIGGER contract_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON gateway.contract
     FOR EACH STATEMENT EXECUTE FUNCTION gateway.refuse_change();
