@@ -84,9 +84,15 @@ class Peaks(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """What one round showed, p99 in ms; nothing of what was not played."""
+    """What one round showed, p99 in ms; nothing of what was not played.
+
+    busy     processor seconds of the daemon's loop in a second
+    starved  and seconds that it was ready to run while others had the processors
+    """
 
     lag: float
+    busy: float
+    starved: float
     deposit: float | None = None
     deal: float | None = None
     stream: float | None = None
@@ -135,6 +141,8 @@ def figures(peaks: Peaks, alone: Sequence[Round], together: Sequence[Round]) -> 
         beside("deposit", DEPOSIT_RATIO),
         beside("deal"),
         beside("stream"),
+        Figure("mixed.busy", typical(together, "busy"), "s/s the loop ran"),
+        Figure("mixed.starved", typical(together, "starved"), "s/s it waited for a processor"),
         Figure("mixed.deposits", peaks.deposits * PART, "requests/s", peaks.deposits, "peak"),
         Figure("mixed.deals", peaks.deals * PART, "deals/s", peaks.deals, "peak"),
     ]
@@ -201,20 +209,24 @@ async def _round(stage: Scene, deposits_per_s: float, deals_per_s: float) -> Rou
             await asyncio.sleep(max(0.0, ready.begin - time.time()))
         playing = asyncio.create_task(_play(stage, deposits_per_s))
         await asyncio.sleep(size.warm_s)
-        lag = await _lag(stage.order.url)
+        lag, time_of = await _lag(stage.order.url), _turns(stage.pid)
         await asyncio.sleep(size.seconds)
+        busy, starved = [
+            (now - then) / size.seconds
+            for then, now in zip(time_of, _turns(stage.pid), strict=True)
+        ]
         lag = between({"": lag}, {"": await _lag(stage.order.url)})[""]
         played = await playing
         await deposit.drained(stage.owner)
         if readers is None:
-            return Round(lag=part_of(lag, 0.99), deposit=played)
+            return Round(lag=part_of(lag, 0.99), busy=busy, starved=starved, deposit=played)
         await _accrued(stage, before + deals)
         said, _ = await readers.communicate(b"")
         ages = sorted(msgspec.json.decode(said, type=Arrivals).ages)
     counted = Ready(ready.begin + size.warm_s, ready.end)
     return Round(
-        lag=part_of(lag, 0.99), deposit=played, deal=await _waited(stage, counted),
-        stream=quantile(ages, 0.99) * 1000,
+        lag=part_of(lag, 0.99), busy=busy, starved=starved, deposit=played,
+        deal=await _waited(stage, counted), stream=quantile(ages, 0.99) * 1000,
     )  # fmt: skip
 
 
@@ -230,6 +242,12 @@ async def _lag(url: str) -> dict[float, float]:
     async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics") as answer:
         answer.raise_for_status()
         return {float(end): float(count) for end, count in LAG.findall(await answer.text())}
+
+
+def _turns(pid: int) -> tuple[float, float]:
+    """Seconds that a process's main thread ran so far, and that it waited for a processor."""
+    ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(ran) / 1e9, int(waited) / 1e9
 
 
 async def _waited(stage: Scene, counted: Ready) -> float:
