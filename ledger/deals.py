@@ -8,6 +8,7 @@ caller's.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import count
@@ -39,6 +40,7 @@ COLUMNS: Final = (
     "reason", "symbol", "volume", "closed", "price", "digits", "profit", "commission", "swap",
     "fee", "flags", "comment", "at", "server_ms", "opened",
 )  # fmt: skip
+SLICE: Final = 500  # deals put together before the loop serves others
 
 Key = tuple[int, int]  # ticket and phase
 Cause = tuple[str, str]  # a reason and its subject
@@ -271,10 +273,16 @@ async def after(
     """Deals of a book numbered above `no`, in order; those of a number are there for ever."""
     rows = await conn.fetch(q.AFTER, book, feed, no, limit)
     edits = [row for row in rows if row[1] > 1]
-    if not edits:
-        return [LandedDeal(row[0], 1, _deal(row), row[0]) for row in rows]
-    earlier = await _earlier(conn, book, feed, edits)
-    return [_with_earlier(row, earlier) for row in rows]
+    earlier = await _earlier(conn, book, feed, edits) if edits else {}
+    landed: list[LandedDeal] = []
+    for place in range(0, len(rows), SLICE):
+        some = rows[place : place + SLICE]
+        if edits:
+            landed += [_with_earlier(row, earlier) for row in some]
+        else:
+            landed += [LandedDeal(row[0], 1, _deal(row), row[0]) for row in some]
+        await asyncio.sleep(0)
+    return landed
 
 
 async def _earlier(
