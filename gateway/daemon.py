@@ -71,7 +71,8 @@ from gateway.lifecycle import Lifecycle
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from gateway.opening import Addresses, Clocks, open_pool, open_redis, open_servers, real_clocks
 from gateway.owners import LIMIT_S, Ownership
-from gateway.people.partners import read_contracts
+from gateway.people.attribution import changed_since
+from gateway.people.partners import contracts_since
 from gateway.people.visits import Visits
 from gateway.servers import ServersError
 from ledger import deals
@@ -397,9 +398,9 @@ class House:
         accruing = Accruing(
             book=entity.book, entity=entity.id, ownership=owner,
             connect=partial(connect_writer, self._addresses.dsn), pool=self.pool,
-            lane=self.counted, contracts=read_contracts, attributions=of_logins,
-            tell=self.live.told, observer=self.metrics, ids=self.ids, now=self.clocks.now,
-            monotonic=self.clocks.monotonic,
+            lane=self.counted, contracts=contracts_since, attributions=of_logins,
+            reattributed=changed_since, tell=self.live.told, observer=self.metrics, ids=self.ids,
+            now=self.clocks.now, monotonic=self.clocks.monotonic,
         )  # fmt: skip
         self.books[entity.book] = (owner, accruing)
         self.life.watch(f"accrual:{entity.book}", accruing.trouble)

@@ -29,6 +29,7 @@ CREATE TABLE gateway.contract (
 );
 CREATE INDEX contract_partner ON gateway.contract (partner_id);
 CREATE INDEX contract_book ON gateway.contract (book, id);
+CREATE INDEX contract_inputs ON gateway.contract (book, inputs); -- what accrual has not read yet
 
 -- `parent` '' is the top. The tree never leaves its book.
 CREATE TABLE gateway.contract_edge (
@@ -39,6 +40,7 @@ CREATE TABLE gateway.contract_edge (
     inputs      bigint      NOT NULL,
     PRIMARY KEY (contract_id, since)
 );
+CREATE INDEX contract_edge_inputs ON gateway.contract_edge (book, inputs);
 CREATE INDEX contract_edge_parent ON gateway.contract_edge (parent) WHERE parent <> '';
 
 CREATE TABLE gateway.contract_terms (
@@ -49,6 +51,7 @@ CREATE TABLE gateway.contract_terms (
     inputs      bigint      NOT NULL,
     PRIMARY KEY (contract_id, since)
 );
+CREATE INDEX contract_terms_inputs ON gateway.contract_terms (book, inputs);
 
 -- Whom a client came through; `contract_id` '' says that nobody sent them. Made with the client, then locked.
 CREATE TABLE gateway.attribution (
@@ -65,6 +68,7 @@ CREATE TABLE gateway.attribution (
 INSERT INTO gateway.attribution (client_id, since, contract_id, book, captured, inputs, actor)
 SELECT id, created, '', book, '{}', 0, 'migration' FROM gateway.client;
 CREATE INDEX attribution_contract ON gateway.attribution (contract_id) WHERE contract_id <> '';
+CREATE INDEX attribution_inputs ON gateway.attribution (book, inputs) WHERE inputs > 0;
 
 -- A link to a partner's page works once and shortly; the session it opens lasts some hours. Digests only.
 CREATE TABLE gateway.partner_session (

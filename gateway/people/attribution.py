@@ -45,3 +45,8 @@ async def of_clients(
     """
     rows = await conn.fetch(q.ATTRIBUTIONS, list(client_ids), inputs_max)
     return dated(rows, "client_id")
+
+
+async def changed_since(conn: asyncpg.Connection, book: int, after: int) -> bool:
+    """Whether a version of the book's inputs above `after` changed whom any client came through."""
+    return bool(await conn.fetchval(q.ATTRIBUTIONS_CHANGED, book, after))

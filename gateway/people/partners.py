@@ -6,6 +6,7 @@ was earned; accrual is handed contracts as its own values.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ EDGE: Final = Kind("gateway.contract_edge.insert", Step.INSERT, q.INSERT_EDGE)
 TERMS: Final = Kind("gateway.contract_terms.insert", Step.INSERT, q.INSERT_TERMS)
 
 LATEST: Final = 2**63 - 1  # every version of a book's inputs
+SLICE: Final = 1_000  # contracts put together before the loop serves others
 
 
 class Partner(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,14 +149,44 @@ async def read_contracts(
 
     inputs_max  leaves out what a later version of the book's inputs added
     """
-    edges = dated(await conn.fetch(q.BOOK_EDGES, book, inputs_max), "contract_id")
-    terms = dated(await conn.fetch(q.BOOK_TERMS, book, inputs_max), "contract_id")
-    return [
-        inputs.Contract(
-            row["id"], row["currency"], edges.get(row["id"], ()), terms.get(row["id"], ())
-        )
-        for row in await conn.fetch(q.BOOK_CONTRACTS, book, inputs_max)
-    ]
+    return await _as_accrual_sees(
+        await conn.fetch(q.BOOK_CONTRACTS, book, inputs_max),
+        await conn.fetch(q.BOOK_EDGES, book, inputs_max),
+        await conn.fetch(q.BOOK_TERMS, book, inputs_max),
+    )
+
+
+async def contracts_since(
+    conn: asyncpg.Connection, book: int, after: int
+) -> Sequence[inputs.Contract]:
+    """The same as they are now, of those only that versions of the inputs above `after` changed."""
+    if not after:
+        return await read_contracts(conn, book)
+    ids = [row["id"] for row in await conn.fetch(q.CHANGED_CONTRACTS, book, after)]
+    if not ids:
+        return []
+    return await _as_accrual_sees(
+        await conn.fetch(q.CONTRACTS, ids),
+        await conn.fetch(q.EDGES, ids),
+        await conn.fetch(q.TERMS, ids),
+    )
+
+
+async def _as_accrual_sees(
+    contracts: Sequence[asyncpg.Record], edges: Sequence[asyncpg.Record],
+    terms: Sequence[asyncpg.Record],
+) -> list[inputs.Contract]:  # fmt: skip
+    parents, plans = dated(edges, "contract_id"), dated(terms, "contract_id")
+    found: list[inputs.Contract] = []
+    for place in range(0, len(contracts), SLICE):
+        found += [
+            inputs.Contract(
+                row["id"], row["currency"], parents.get(row["id"], ()), plans.get(row["id"], ())
+            )
+            for row in contracts[place : place + SLICE]
+        ]
+        await asyncio.sleep(0)
+    return found
 
 
 def dated(rows: Sequence[asyncpg.Record], owner: str) -> Mapping[str, Dated]:

@@ -110,6 +110,27 @@ BOOK_CONTRACTS: Final = """
 SELECT id, currency FROM gateway.contract WHERE book = $1 AND inputs <= $2 ORDER BY id
 """
 
+# Contracts of a book of which any version of its inputs after $2 said something.
+CHANGED_CONTRACTS: Final = """
+SELECT id FROM gateway.contract WHERE book = $1 AND inputs > $2
+UNION SELECT contract_id FROM gateway.contract_edge WHERE book = $1 AND inputs > $2
+UNION SELECT contract_id FROM gateway.contract_terms WHERE book = $1 AND inputs > $2
+"""
+
+CONTRACTS: Final = """
+SELECT id, currency FROM gateway.contract WHERE id = ANY($1::text[]) ORDER BY id
+"""
+
+EDGES: Final = """
+SELECT contract_id, since, parent AS value FROM gateway.contract_edge
+WHERE contract_id = ANY($1::text[]) ORDER BY contract_id, since
+"""
+
+TERMS: Final = """
+SELECT contract_id, since, plan AS value FROM gateway.contract_terms
+WHERE contract_id = ANY($1::text[]) ORDER BY contract_id, since
+"""
+
 BOOK_EDGES: Final = """
 SELECT e.contract_id, e.since, e.parent AS value FROM gateway.contract_edge e
 JOIN gateway.contract c ON c.id = e.contract_id
@@ -126,4 +147,9 @@ WHERE c.book = $1 AND t.inputs <= $2 ORDER BY t.contract_id, t.since
 ATTRIBUTIONS: Final = """
 SELECT client_id, since, contract_id AS value FROM gateway.attribution
 WHERE client_id = ANY($1::text[]) AND inputs <= $2 ORDER BY client_id, since
+"""
+
+# Those made with their clients (0) are no change.
+ATTRIBUTIONS_CHANGED: Final = """
+SELECT EXISTS (SELECT FROM gateway.attribution WHERE book = $1 AND inputs > $2 AND inputs > 0)
 """

@@ -58,6 +58,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     shares: dict[int, Share]
 
 
+Attributed = dict[int, dict[int, Dated]]  # by feed and login
 Way = tuple[datetime, datetime, dict[int, Share], Route]  # since, until, the route's shares, it
 
 
@@ -143,14 +144,18 @@ def batch_length(deals: Sequence[LandedDeal], limit: int = DEALS_MAX) -> int:
 class Engine:
     """Accrual of one book under one version of its inputs.
 
-    accounts  the accrued account of each contract
+    accounts    the accrued account of each contract
+    attributed  what was learned before; it is this engine's from now on
     """
 
-    def __init__(self, book: int, inputs: Inputs, accounts: Mapping[str, int]) -> None:
+    def __init__(
+        self, book: int, inputs: Inputs, accounts: Mapping[str, int],
+        attributed: Attributed | None = None,
+    ) -> None:  # fmt: skip
         self.book = book
         self.inputs = inputs
         self._accounts = accounts
-        self._attributed: dict[int, dict[int, Dated]] = {}
+        self._attributed: Attributed = {} if attributed is None else attributed
         self._ways: dict[int, dict[tuple[int, str], Way]] = {}
         self._routes: dict[tuple[int, str, str], Route] = {}
         self._openings: dict[tuple[int, int, int], Share] = {}

@@ -17,7 +17,13 @@ import asyncpg
 
 from ledger.deals import LandedDeal
 from ledger.journal import Numbers
-from ledger.rebates.accrual import DEALS_MAX, Engine, batch_length, compute_in_slices
+from ledger.rebates.accrual import (
+    DEALS_MAX,
+    Attributed,
+    Engine,
+    batch_length,
+    compute_in_slices,
+)
 from ledger.rebates.inputs import Inputs
 from ledger.rebates.rounding import Remainders, period
 from ledger.rebates.writer import Committed, Head, Numbered, Writer, open_accounts
@@ -51,10 +57,12 @@ class Pipeline:
         cls, conn: asyncpg.Connection, numbers: Numbers, book: int, epoch: int, inputs: Inputs,
         clock: Callable[[], float], on_commit: Callable[[Committed], None],
         deals_max: int = DEALS_MAX, second: asyncpg.Connection | None = None,
+        attributed: Attributed | None = None,
     ) -> Pipeline:  # fmt: skip
-        """Take the book for `epoch` and stand where it stands. Raises Fenced.
+        """Take the book for `epoch` and stand where it stands. Raises Fenced: a newer owner has it.
 
-        With a `second` connection a batch is copied while the one before it is booked.
+        With a `second` connection a batch is copied while the one before it is booked. What the
+        engine need not learn again is `attributed`.
         """
         accounts = await open_accounts(conn, numbers, book, inputs)
         writers = [
@@ -62,7 +70,7 @@ class Pipeline:
             for each in (conn, second) if each is not None
         ]  # fmt: skip
         head = await writers[0].load()
-        return cls(Engine(book, inputs, accounts), writers, head, on_commit, deals_max)
+        return cls(Engine(book, inputs, accounts, attributed), writers, head, on_commit, deals_max)
 
     def reached(self, feed: int) -> int:
         """The last deal of a feed that was taken, committed or still on its way."""
@@ -89,6 +97,10 @@ class Pipeline:
         """Stop what is on its way and forget it; whether it is in the books must be read."""
         for writing in self._sent:
             writing.cancel()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let what is on its way end as it will, and forget it; its connections stay of use."""
         if self._sent:
             await asyncio.wait(self._sent)
         for writing in self._sent:
@@ -103,6 +115,7 @@ class Pipeline:
         await self._know(deals[0])
         await self._quiet()
         computed = await compute_in_slices(self.engine, self._remainders, feed, deals)
+        await asyncio.sleep(0)  # summing it up and numbering it are some milliseconds each
         batch = self._writers[0].numbered(computed, self._batch + 1, self._line + 1)
         await self._leave_on_way(len(self._writers) - 1)
         self._send(batch)

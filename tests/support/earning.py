@@ -136,6 +136,10 @@ class Earning:
         assert (conn, server) != (None, "")
         return {login: self.clients[login] for login in logins}
 
+    async def _reattributed(self, conn: asyncpg.Connection, book: int, after: int) -> bool:
+        assert (conn, book, after) != (None, 0, 0)
+        return False
+
     @property
     def sources(self) -> Sources:
         """What explanations are computed from."""
@@ -148,7 +152,8 @@ class Earning:
             "ownership": owner or Owner(next(self.epochs)),
             "connect": partial(connect_writer, self.database.daemon_dsn), "pool": self.pool,
             "lane": self.items, "contracts": self._contracts,
-            "attributions": self._attributions, "tell": self.told.append, "observer": Unwatched(),
+            "attributions": self._attributions, "reattributed": self._reattributed,
+            "tell": self.told.append, "observer": Unwatched(),
             "ids": Ids(lambda: time.time_ns() // 1_000_000, os.urandom),
             "now": partial(datetime.now, UTC), "monotonic": time.monotonic,
             "deals_max": self.deals_max,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -11,6 +14,10 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from gateway.flows import accruing
+from ledger import entries
+from ledger.connections import connect_writer
+from ledger.facts import AccountName
+from ledger.journal import Numbers, post
 from ledger.rebates import reads
 from ledger.rebates.inputs import Dated
 from ledger.rebates.writer import Committed
@@ -24,6 +31,14 @@ LINES = """
 SELECT r.deal_no, a.owner, r.amount, r.reason
   FROM ledger.rebate_line r
   JOIN ledger.account a ON a.book_id = r.book_id AND a.id = r.account_id ORDER BY r.no
+"""
+SIZES = "SELECT last_deal - first_deal + 1 FROM ledger.accrual_batch"
+MOVE = "UPDATE ledger.inputs SET version = version + 1 WHERE book_id = 1 "
+# A millisecond a line and more.
+SLOW_LINES = """
+CREATE FUNCTION ledger.slow() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE INSERT ON ledger.rebate_line FOR EACH ROW EXECUTE FUNCTION ledger.slow()
 """
 KILL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -193,6 +208,154 @@ async def test_a_deal_that_cannot_be_accrued_stops_its_book_and_says_so(
                 await asyncio.sleep(0.01)
     assert await accrued(earning, "CTpartner", "CTlone") == [1000, 500]
     await nothing_wrong(earning)
+
+
+# --- inputs that move without end ---------------------------------------------------------------
+
+
+@asynccontextmanager
+async def moving(earning: Earning, every_s: float) -> AsyncIterator[list[int]]:
+    """Somebody moves the book's inputs again and again, as an import of partners does."""
+    moves: list[int] = []
+
+    async def move() -> None:
+        conn = await earning.database.connect(owner=True)
+        while True:
+            await conn.execute(MOVE)
+            moves.append(len(moves))
+            await asyncio.sleep(every_s)
+
+    moving = asyncio.create_task(move())
+    try:
+        yield moves
+    finally:
+        moving.cancel()
+        with suppress(asyncio.CancelledError):
+            await moving
+
+
+async def test_accrual_goes_on_while_inputs_move_without_end(earning: Earning) -> None:
+    """Whoever moves them is held off for a moment at a time: neither waits for the other's end."""
+    earning.deals_max = 4_000
+    for begin in range(1, 8_001, 2_000):
+        await earning.land(*[deal(n, login=5001 + n % 2) for n in range(begin, begin + 2_000)])
+    book = earning.owned()
+    async with moving(earning, 0.01) as moves:
+        async with working(book):
+            await earning.until_caught_up()
+        assert not book.trouble()
+        assert len(moves) > 2
+    assert await accrued(earning, "CTpartner", "CTlone") == [4_000 * 500] * 2
+    await nothing_wrong(earning)
+
+
+async def test_what_is_known_of_clients_outlives_inputs_that_move(earning: Earning) -> None:
+    """A login is asked for once, unless it is attributions that moved."""
+    asked: list[list[int]] = []
+    changed = [False]
+
+    async def of_logins(conn: Any, server: str, logins: list[int]) -> dict[int, Dated]:
+        assert (conn, server) != (None, "")
+        asked.append(logins)
+        return {login: earning.clients[login] for login in logins}
+
+    async def reattributed(conn: Any, book: int, after: int) -> bool:
+        assert (conn, book, after) != (None, 0, 0)
+        return changed[0]
+
+    book = earning.owned(attributions=of_logins, reattributed=reattributed)
+    async with working(book):
+        for number, moved in enumerate((False, True), start=1):
+            await earning.land(deal(2 * number - 1))
+            await earning.until_caught_up()
+            changed[0] = moved
+            await earning.rows(MOVE + "RETURNING 1")
+            if moved:
+                earning.clients[5001] = _to("CTlone")
+            await earning.land(deal(2 * number))
+            await earning.until_caught_up()
+    assert asked == [[5001], [5001]]
+    assert await accrued(earning, "CTpartner", "CTlone") == [1_500, 500]
+    await nothing_wrong(earning)
+
+
+# --- a server that is slow ----------------------------------------------------------------------
+
+
+async def test_a_batch_that_takes_too_long_is_tried_as_a_smaller_one(
+    earning: Earning, monkeypatch: Any
+) -> None:
+    """Lines that cost more than the limit for all of them are written in parts, and once the
+    server is well again batches grow.
+    """
+    monkeypatch.setattr(accruing, "AWAY_FIRST_S", 0.01)
+    owner = await earning.database.connect(owner=True)
+    await owner.execute(SLOW_LINES)
+    earning.deals_max = 800
+    await earning.land(*[deal(n, login=5002) for n in range(1, 801)])
+    book = earning.owned(connect=partial(connect_writer, earning.database.daemon_dsn,
+                                         transaction_s=0.5))  # fmt: skip
+    async with working(book):
+        await earning.until_caught_up()
+        sizes = await earning.rows(SIZES)
+        assert max(size for (size,) in sizes) < 800
+        await owner.execute("DROP FUNCTION ledger.slow CASCADE")
+        for begin in range(801, 8_801, 800):
+            await earning.land(*[deal(n, login=5002) for n in range(begin, begin + 800)])
+        await earning.until_caught_up()
+    assert (800,) in await earning.rows(SIZES)
+    assert await accrued(earning, "CTlone") == [8_800 * 500]
+    await nothing_wrong(earning)
+
+
+async def test_a_world_that_stays_away_is_named(earning: Earning, monkeypatch: Any) -> None:
+    """Readiness says what fails once it failed some times in a row, and forgets it afterwards."""
+    monkeypatch.setattr(accruing, "AWAY_FIRST_S", 0.01)
+    monkeypatch.setattr(accruing, "AWAY_MAX_S", 0.01)
+    there = [False]
+
+    async def connect() -> asyncpg.Connection:
+        if not there[0]:
+            raise ConnectionRefusedError("nobody listens")
+        return await connect_writer(earning.database.daemon_dsn)
+
+    book = earning.owned(connect=connect)
+    await earning.land(deal(1))
+    async with working(book):
+        async with asyncio.timeout(10):
+            while not book.trouble():
+                await asyncio.sleep(0.01)
+        assert "nobody listens" in book.trouble()
+        assert not earning.items.units  # nobody can mend it in the book
+        there[0] = True
+        await earning.until_caught_up()
+        async with asyncio.timeout(10):
+            while book.trouble():
+                await asyncio.sleep(0.01)
+    assert await accrued(earning, "CTpartner") == [500]
+
+
+async def test_a_book_that_is_not_where_it_was_left_says_so(
+    earning: Earning, monkeypatch: Any
+) -> None:
+    """Without a newer owner that is no change of owners: the book stops, with an item, instead of
+    being given up and taken again for ever.
+    """
+    monkeypatch.setattr(accruing, "AGAIN_S", 0.01)
+    monkeypatch.setattr(accruing, "STOPPED_S", 0.05)
+    async with earning.pool.acquire() as conn, conn.transaction():
+        foreign = entries.accrual(1, "1:1", "astray", DAY, [(AccountName(
+            "partner_accrued", "CTlone", "EUR"), 500)])  # fmt: skip
+        assert foreign is not None
+        await post(conn, Numbers(), [foreign])
+    book = earning.owned()
+    await earning.land(deal(1))
+    async with working(book) as task:
+        async with asyncio.timeout(10):
+            while not earning.items.units:
+                await asyncio.sleep(0.01)
+        assert "has an accrual 1:1 already" in book.trouble()
+        assert not task.done()
 
 
 @pytest.mark.parametrize("step", [1, 83, 198])

@@ -18,7 +18,7 @@ import asyncpg
 from gateway.flows import attributions
 from gateway.flows.accruing import Accruing
 from gateway.owners import Ownership
-from gateway.people import partners
+from gateway.people import attribution, partners
 from ledger import deals
 from ledger import queries as ledger_queries
 from ledger.connections import connect_writer
@@ -92,9 +92,10 @@ class Earner:
         self._accruing = Accruing(
             book=self.book, entity="fx-eu", ownership=owner,
             connect=partial(connect_writer, self._database.daemon_dsn, transaction_s=2.0),
-            pool=api.pool, lane=api.lane, contracts=partners.read_contracts,
-            attributions=attributions.of_logins, tell=self._tell, observer=Nobody(),
-            ids=api.parts.ids, now=clock.now, monotonic=clock.monotonic,
+            pool=api.pool, lane=api.lane, contracts=partners.contracts_since,
+            attributions=attributions.of_logins, reattributed=attribution.changed_since,
+            tell=self._tell, observer=Nobody(), ids=api.parts.ids, now=clock.now,
+            monotonic=clock.monotonic,
         )  # fmt: skip
         working = asyncio.create_task(owner.run(self._accruing.run))
         try:

@@ -336,6 +336,44 @@ async def test_accrual_is_handed_contracts_with_all_that_their_dates_say(api: Ap
     assert [it.id for it in earlier] == [upper["id"]]
 
 
+async def test_accrual_is_handed_what_changed_of_contracts(api: Api) -> None:
+    """Whole, with all their dates, and nothing of those that stayed as they were."""
+    upper = await api.new_contract("p-1", plan="eu-master")
+    known = await moves_of_inputs(api)
+    lower = await api.new_contract("p-2", parent=upper["id"])
+    latest = await moves_of_inputs(api)
+    async with api.pool.acquire() as conn:
+        every = await partners.read_contracts(conn, 1)
+        assert await partners.contracts_since(conn, 1, 0) == every
+        changed = await partners.contracts_since(conn, 1, known)
+        assert changed == [it for it in every if it.id == lower["id"]]
+        assert await partners.contracts_since(conn, 1, latest) == []
+    await api.owner.execute(
+        "INSERT INTO gateway.contract_terms (contract_id, since, plan, book, inputs)"
+        " VALUES ($1, now(), 'eu-partner', 1, $2)", upper["id"], latest + 1,
+    )  # fmt: skip
+    async with api.pool.acquire() as conn:
+        (changed,) = await partners.contracts_since(conn, 1, latest)
+    assert [plan for _, plan in changed.plans] == ["eu-master", "eu-partner"]
+    assert [parent for _, parent in changed.parents] == [""]
+
+
+async def test_accrual_is_told_whether_clients_changed_hands(api: Api) -> None:
+    """Those who were just registered did not; a later row of one of them is a change."""
+    client = await api.new_client("c-1", attribution={"code": (await api.new_contract())["code"]})
+    async with api.pool.acquire() as conn:
+        assert not await attribution.changed_since(conn, 1, 0)
+    await api.owner.execute(
+        "INSERT INTO gateway.attribution"
+        " (client_id, since, contract_id, book, captured, inputs, actor)"
+        " VALUES ($1, now(), '', 1, '{}', 7, 'ann')", client["id"],
+    )  # fmt: skip
+    async with api.pool.acquire() as conn:
+        assert await attribution.changed_since(conn, 1, 6)
+        assert not await attribution.changed_since(conn, 1, 7)
+        assert not await attribution.changed_since(conn, 2, 6)
+
+
 async def test_accrual_is_handed_whom_clients_came_through(api: Api) -> None:
     """Dated from the client's creation; "" for an organic client, nothing for a stranger."""
     contract = await api.new_contract()
