@@ -64,7 +64,7 @@ async def test_a_stream_begins_with_everything_as_it_stands(streams: Streams) ->
     ]  # fmt: skip
 
 
-async def test_each_commit_is_told_and_the_id_is_the_sum_of_versions(streams: Streams) -> None:
+async def test_each_commit_is_told_and_the_id_rises_with_each_entry(streams: Streams) -> None:
     """A batch that is committed reaches the reader with the whole state and a higher id."""
     async with streams.follow() as reader:
         first = await reader.event()
@@ -73,7 +73,7 @@ async def test_each_commit_is_told_and_the_id_is_the_sum_of_versions(streams: St
         await streams.earned(INT, 700, entity="fx-int")
         third = await reader.until(INT, "7.00")
 
-    assert [first.id, second.id, third.id] == [0, 1, 2]
+    assert [first.id, second.id, third.id] == [2, 3, 4]
     assert third.contract(EU)["accrued"] == "5.00"
     assert third.contract(INT)["last_line"] == 2
 
@@ -147,18 +147,18 @@ async def test_at_midnight_what_was_earned_today_begins_anew(streams: Streams) -
 async def test_who_knows_the_newest_state_is_told_so(streams: Streams) -> None:
     """With the current id a stream begins with a comment; the next commit is told as ever."""
     await streams.partners.earn(EU, 500, at=datetime.now(UTC).replace(hour=23, minute=59))
-    async with streams.follow(last=1) as reader:
+    async with streams.follow(last=3) as reader:
         await reader.comment("as you know it")
         await streams.earned(EU, 1, at=datetime.now(UTC).replace(hour=23, minute=59))
         assert (await reader.event()).contract()["accrued"] == "5.01"
 
 
-@pytest.mark.parametrize("last", [0, 2, 10**17])
+@pytest.mark.parametrize("last", [0, 2, 4, 10**17])
 async def test_who_knows_another_state_is_told_everything(streams: Streams, last: int) -> None:
     """An id that is not the current one, be it older or from elsewhere, is answered in full."""
     await streams.partners.earn(EU, 500)
     async with streams.follow(last=last) as reader:
-        assert (await reader.event()).id == 1
+        assert (await reader.event()).id == 3
 
 
 async def test_the_same_id_after_a_zero_line_is_told_everything(streams: Streams) -> None:
@@ -234,6 +234,23 @@ async def test_a_key_that_is_revoked_ends_its_streams(
             await streams.api.owner.execute("UPDATE gateway.api_key SET revoked = now()")
             streams.api.clock.skew_s += 60
             await reader.end()
+
+
+async def test_a_visit_that_is_ended_ends_its_streams(
+    database: Database, pool: asyncpg.Pool, redis: Redis
+) -> None:
+    """Whoever ends a partner's visits also ends what is being watched in them, within a ping."""
+    async with streaming(database, pool, redis, PINGING) as streams:
+        path = f"/v1/partners/{PARTNER}/visits"
+        async with (
+            streams.follow(headers=await visit(streams, PARTNER)) as ended,
+            streams.follow() as other,
+        ):
+            await ended.event()
+            await other.event()
+            assert (await streams.api.call("DELETE", path, key=None)).status == 200
+            await ended.end()
+            await other.comment("here")
 
 
 async def test_a_stream_that_is_busy_is_asked_for_its_credential_too(
