@@ -123,15 +123,16 @@ def migrate(config: Path | None) -> None:
 
 
 @cli.command()
+@click.option("--quick", is_flag=True, help="Do not compute every rebate again.")
 @_config
-def verify(config: Path | None) -> None:
+def verify(*, config: Path | None, quick: bool) -> None:
     """Prove that the books agree.
 
-    Sums, balances, versions, holds, consistency between the rooms, grants and triggers: every
-    finding is printed, and the status is 1 if there is one.
+    Sums, balances, versions, holds, every rebate from its deal, consistency between the rooms,
+    grants and triggers: every finding is printed, and the status is 1 if there is one.
     """
     settings = _settings(config)
-    wrong = _run(_verify(settings))
+    wrong = _run(_verify(settings, quick=quick))
     if not wrong:
         click.echo("the books agree")
         return
@@ -313,11 +314,11 @@ async def _migrate(settings: Settings) -> list[str]:
         return await migrate(reach.owner_dsn)
 
 
-async def _verify(settings: Settings) -> Sequence[Wrong]:
+async def _verify(settings: Settings, *, quick: bool) -> Sequence[Wrong]:
     from gateway.verify import run
 
     async with _checked(settings) as dsn:
-        return await run(dsn)
+        return await run(dsn, quick=quick)
 
 
 async def _add_key(settings: Settings, wish: NewKey, reason: str) -> tuple[str, str]:

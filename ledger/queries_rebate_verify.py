@@ -133,6 +133,30 @@ SELECT coalesce(p.book_id, b.book_id) || ' feed ' || coalesce(p.feed, b.feed),
     ON f.book_id = coalesce(p.book_id, b.book_id) AND f.feed = coalesce(p.feed, b.feed)
  WHERE coalesce(p.reached, 0) <> coalesce(b.reached, 0) OR coalesce(p.reached, 0) > coalesce(f.landed, 0)
 """
+# A batch's time is its entry's, and never before the last one's.
+BATCH_TIMES: Final = """
+SELECT b.book_id || '/' || b.batch AS subject,
+       'says ' || b.at || ' behind ' || coalesce(b.before::text, 'nothing') || ', its entry is of '
+           || coalesce(e.recorded::text, 'none') AS detail
+  FROM (SELECT book_id, batch, entry_id, at, lag(at) OVER (PARTITION BY book_id ORDER BY batch) AS before
+          FROM ledger.accrual_batch) b
+  LEFT JOIN ledger.entry e ON e.book_id = b.book_id AND e.id = b.entry_id
+ WHERE CASE WHEN e.id IS NULL THEN b.at < b.before ELSE b.at <> greatest(e.recorded, b.before) END
+"""
+# What is still left over is what the last batch left.
+REMAINDERS_OFF_STEPS: Final = """
+SELECT coalesce(s.book_id, r.book_id) || '/' || coalesce(s.account_id, r.account_id) || ' '
+           || coalesce(s.period, r.period) AS subject,
+       'says ' || coalesce(r.exact, 0) || ', the last batch left ' || coalesce(s.exact, 0) AS detail
+  FROM (SELECT DISTINCT ON (book_id, account_id, component, period)
+               book_id, account_id, component, period, exact
+          FROM ledger.remainder_step
+         ORDER BY book_id, account_id, component, period, batch DESC) s
+  FULL JOIN ledger.remainder r
+    ON r.book_id = s.book_id AND r.account_id = s.account_id AND r.component = s.component
+   AND r.period = s.period
+ WHERE r.exact IS DISTINCT FROM s.exact
+"""
 # The canonical bytes of `rebates/encode.py`, computed from the rows.
 BATCHES_ALTERED: Final = r"""
 SELECT b.book_id || '/' || b.batch AS subject, 'its lines do not say what they said when they were booked' AS detail
@@ -150,7 +174,7 @@ SELECT b.book_id || '/' || b.batch AS subject, 'its lines do not say what they s
                   ''::bytea ORDER BY no)) AS content
          FROM ledger.rebate_line GROUP BY book_id, batch) l
     ON l.book_id = b.book_id AND l.batch = b.batch
- WHERE b.content <> coalesce(l.content, sha256(''::bytea))
+ WHERE b.lines <> coalesce(l.content, sha256(''::bytea))
 """
 # $1 the entry kind accrual: one entry a batch that paid, under its key, on its day.
 ENTRIES_WITHOUT_BATCHES: Final = """
@@ -163,7 +187,7 @@ SELECT coalesce(e.book_id, b.book_id) || '/' || coalesce(e.id, b.entry_id) AS su
   FULL JOIN (SELECT * FROM ledger.accrual_batch WHERE entry_id IS NOT NULL) b
     ON b.book_id = e.book_id AND b.entry_id = e.id
  WHERE (e.key, e.ref, e.effective)
-       IS DISTINCT FROM (b.feed || ':' || b.first_deal, b.batch::text, b.day)
+       IS DISTINCT FROM (b.feed || ':' || b.first_deal, b.batch || ':' || encode(b.content, 'hex'), b.day)
 """
 # What the stream tells, computed from postings and lines instead of balances and sums. $1 the three
 # kinds of account, $2 the day that is today.
@@ -184,3 +208,39 @@ SELECT a.book_id, a.owner, a.currency,
  GROUP BY a.book_id, a.owner, a.currency
 """
 NOW: Final = "SELECT now()"
+
+# -- what is computed again, a page of batches at a time ------------------------------------------
+
+# Each row is looked up by its key: how many a range holds is more than a planner can guess.
+BY_KEYS: Final = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
+"""
+BATCHED: Final = (
+    "SELECT book_id, max(batch) AS batch FROM ledger.accrual_batch GROUP BY book_id ORDER BY 1"
+)
+BATCHES: Final = """
+SELECT b.book_id, b.batch, b.feed, coalesce(f.server, '') AS server, b.first_deal, b.last_deal,
+       b.first_line, b.last_line, b.day, b.inputs, b.epoch, b.at, b.deals, b.lines, b.content
+  FROM ledger.accrual_batch b LEFT JOIN ledger.feed_cursor f ON f.feed = b.feed
+ WHERE b.book_id = $1 AND b.batch > $2 AND b.batch <= $3 ORDER BY b.batch LIMIT $4
+"""
+# $1 book, $2 feed, $3 and $4 first and last deal.
+LINES_OF_DEALS: Final = """
+SELECT r.no, r.batch, r.deal_no, r.concerned_no, a.owner, r.component, r.kind, r.level, r.reason, r.plan, r.amount
+  FROM ledger.rebate_line r
+  JOIN ledger.account a ON a.book_id = r.book_id AND a.id = r.account_id
+ WHERE r.book_id = $1 AND r.feed = $2 AND r.deal_no BETWEEN $3 AND $4
+ ORDER BY r.no
+"""
+STEPS: Final = """
+SELECT s.batch, s.account_id, a.owner, s.component, s.period, s.exact
+  FROM ledger.remainder_step s
+  JOIN ledger.account a ON a.book_id = s.book_id AND a.id = s.account_id
+ WHERE s.book_id = $1 AND s.batch BETWEEN $2 AND $3
+"""
+# $5 the last batch that counts.
+LEFT_BEFORE: Final = """
+SELECT exact FROM ledger.remainder_step
+ WHERE book_id = $1 AND account_id = $2 AND component = $3 AND period = $4 AND batch <= $5
+ ORDER BY batch DESC LIMIT 1
+"""

@@ -22,7 +22,8 @@ REMAINDERS: Final = """
 SELECT account_id, component, exact, paid FROM ledger.remainder WHERE book_id = $1 AND period = $2
 """
 
-# Inputs held in share, and the head moved from where this owner left it.
+# Inputs held in share, and the head moved from where this owner left it; with what the batch before it
+# left to be linked to.
 BEGIN_BATCH: Final = """
 WITH inputs AS MATERIALIZED (
     SELECT version FROM ledger.inputs WHERE book_id = $1 FOR SHARE
@@ -32,7 +33,10 @@ WITH inputs AS MATERIALIZED (
      WHERE h.book_id = $1 AND h.epoch = $2 AND h.batch = $3::bigint - 1 AND h.line = $4::bigint - 1
     RETURNING 1
 )
-SELECT (SELECT version FROM inputs) AS inputs, EXISTS (SELECT FROM head) AS ours
+SELECT (SELECT version FROM inputs) AS inputs, EXISTS (SELECT FROM head) AS ours,
+       b.at, b.content
+  FROM (SELECT) one
+  LEFT JOIN ledger.accrual_batch b ON b.book_id = $1 AND b.batch = $3::bigint - 1
 """
 
 # Whether somebody else has written what we were about to.
@@ -45,9 +49,9 @@ SELECT epoch <> $2 OR batch >= $3::bigint FROM ledger.accrual_head WHERE book_id
 END_BATCH: Final = """
 WITH batch AS (
     INSERT INTO ledger.accrual_batch (book_id, batch, feed, first_deal, last_deal, first_line,
-                                      last_line, day, inputs, epoch, entry_id, content, at)
+                                      last_line, day, inputs, epoch, entry_id, content, at, deals, lines)
     VALUES ($1, $2, $3, $4::bigint, $5::bigint, $6, $7, $8, $9, $10, $11, $12,
-            greatest(coalesce($13::timestamptz, clock_timestamp()), $22::timestamptz))
+            greatest(coalesce($13::timestamptz, clock_timestamp()), $22::timestamptz), $24, $25)
     RETURNING at
 ), contracts AS (
     INSERT INTO ledger.contract_batch (book_id, account_id, batch, day, net, lines)
@@ -68,6 +72,10 @@ WITH batch AS (
            AS u (account_id, component, exact, paid)
     ON CONFLICT (book_id, account_id, component, period) DO UPDATE
        SET exact = excluded.exact, paid = excluded.paid
+), steps AS (
+    INSERT INTO ledger.remainder_step (book_id, account_id, component, period, batch, exact)
+    SELECT $1, u.account_id, u.component, $17::date, $2, u.exact
+      FROM unnest($18::bigint[], $19::smallint[], $20::numeric[]) AS u (account_id, component, exact)
 ), position AS (
     INSERT INTO ledger.accrual_position AS p (book_id, feed, reached) VALUES ($1, $3, $5::bigint)
     ON CONFLICT (book_id, feed) DO UPDATE

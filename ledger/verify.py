@@ -43,6 +43,8 @@ INVARIANTS: Final = {
     "deal-off-feed": qd.DEALS_OFF_FEEDS,
     "batch-numbers": qr.BATCH_NUMBERS,
     "batch-altered": qr.BATCHES_ALTERED,
+    "batch-time": qr.BATCH_TIMES,
+    "remainder-off": qr.REMAINDERS_OFF_STEPS,
 }
 
 TOLD: Final = ("currency", "accrued", "held", "payable", "today", "lines", "version")
@@ -105,6 +107,9 @@ CONSTRAINTS: Final = {
         "UNIQUE (book_id, feed, deal_no, concerned_no, account_id, component, kind)"
     ),
     "remainder.remainder_pkey": "PRIMARY KEY (book_id, account_id, component, period)",
+    "remainder_step.remainder_step_pkey": (
+        "PRIMARY KEY (book_id, account_id, component, period, batch)"
+    ),
 }
 
 _READ_AND_ADD: Final = {
@@ -112,8 +117,8 @@ _READ_AND_ADD: Final = {
     for table in (
         "book", "account", "balance", "entry", "posting", "hold", "fact", "fact_work", "lane",
         "feed_cursor", "feed_book", "deal", "deal_parked", "inputs", "plan_version", "rebate_line",
-        "accrual_batch", "contract_batch", "contract_day", "remainder", "accrual_head",
-        "accrual_position",
+        "accrual_batch", "contract_batch", "contract_day", "remainder", "remainder_step",
+        "accrual_head", "accrual_position",
     )
     for right in ("select", "insert")
 }  # fmt: skip

@@ -71,6 +71,7 @@ BESIDE: Final = {
     "posting": "SELECT p.* FROM ledger.posting p JOIN ledger.accrual_batch b"
                " ON b.book_id = p.book_id AND b.entry_id = p.entry_id WHERE b.batch = $1",
     "contract_batch": "SELECT * FROM ledger.contract_batch WHERE batch = $1",
+    "remainder_step": "SELECT * FROM ledger.remainder_step WHERE batch = $1",
     "accrual_batch": "SELECT * FROM ledger.accrual_batch WHERE batch = $1",
 }  # fmt: skip
 BOOKS_AGREE: Final = """
@@ -208,17 +209,17 @@ class Contest:
             len(deals), rows, accrual_s, copy_s, self.compute(deals), python, postgres
         )  # fmt: skip
 
-    async def _written(self, batch: int) -> dict[str, bytes]:
+    async def _written(self, batch: int) -> dict[str, bytearray]:
         """What a batch wrote besides its lines, as COPY takes it."""
         written = {}
         for table, sql in BESIDE.items():
             held = io.BytesIO()
             await self._bare.copy_from_query(sql, batch, output=held, format="binary")
-            written[table] = held.getvalue()
+            written[table] = bytearray(held.getvalue())  # bytes would be a path
         return written
 
     async def _copy(
-        self, table: str, source: bytes | bytearray, columns: Sequence[str] | None = None
+        self, table: str, source: bytearray, columns: Sequence[str] | None = None
     ) -> None:
         await self._bare.copy_to_table(
             table, schema_name="copied", columns=columns, source=source, format="binary"

@@ -119,7 +119,9 @@ CREATE TABLE ledger.rebate_line (
 );
 
 -- One row a batch of accrual: which deals, which lines (none: last_line = first_line - 1), which entry
--- (none where nothing was paid), under which inputs. `content` is a hash of its lines.
+-- (none where nothing was paid), under which inputs. `deals` and `lines` are hashes of what was read and
+-- of what was written; `content` is one of both, of this row, of what the batch left over and of the
+-- batch before it: a chain, whose links the references of entries carry (`rebates/encode.py`).
 CREATE TABLE ledger.accrual_batch (
     book_id    smallint NOT NULL,
     batch      bigint NOT NULL,
@@ -132,6 +134,8 @@ CREATE TABLE ledger.accrual_batch (
     inputs     bigint NOT NULL,
     epoch      bigint NOT NULL,
     entry_id   bigint,
+    deals      bytea NOT NULL,
+    lines      bytea NOT NULL,
     content    bytea NOT NULL,
     at         timestamptz NOT NULL,
     PRIMARY KEY (book_id, batch),
@@ -176,6 +180,20 @@ CREATE TABLE ledger.remainder (
     PRIMARY KEY (book_id, account_id, component, period)
 ) WITH (fillfactor = 70);
 
+-- What each batch made of a remainder: the sum after it. The newest is `remainder`'s, the one before a
+-- batch is what it began with.
+CREATE TABLE ledger.remainder_step (
+    book_id    smallint NOT NULL,
+    account_id bigint NOT NULL,
+    component  smallint NOT NULL,
+    period     date NOT NULL,
+    batch      bigint NOT NULL,
+    exact      numeric(60, 0) NOT NULL,
+    PRIMARY KEY (book_id, account_id, component, period, batch)
+);
+-- Rows stand in the order of batches: whoever proves them reads them so.
+CREATE INDEX remainder_step_batch ON ledger.remainder_step USING brin (batch);
+
 -- Where a book's accrual stands: its owner's epoch, the last batch and the last line.
 CREATE TABLE ledger.accrual_head (
     book_id smallint PRIMARY KEY,
@@ -200,10 +218,12 @@ CREATE TRIGGER accrual_batch_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON led
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER contract_batch_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.contract_batch
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER remainder_step_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.remainder_step
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 GRANT SELECT, INSERT ON ledger.feed_cursor, ledger.feed_book, ledger.deal, ledger.deal_parked, ledger.inputs,
     ledger.plan_version, ledger.rebate_line, ledger.accrual_batch, ledger.contract_batch, ledger.contract_day,
-    ledger.remainder, ledger.accrual_head, ledger.accrual_position TO brokerd_daemon;
+    ledger.remainder, ledger.remainder_step, ledger.accrual_head, ledger.accrual_position TO brokerd_daemon;
 GRANT UPDATE (epoch, cursor, moved) ON ledger.feed_cursor TO brokerd_daemon;
 GRANT UPDATE (landed) ON ledger.feed_book TO brokerd_daemon;
 GRANT UPDATE (reason, subject, landed) ON ledger.deal_parked TO brokerd_daemon;

@@ -7,6 +7,7 @@ know the database, the clock and the numbers that a batch will get: the writer g
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,7 +20,7 @@ from ledger.deals import LandedDeal
 from ledger.facts import Deal
 from ledger.rebates.chain import Span, chain, dated
 from ledger.rebates.distribute import Level, Part, distribute, levels
-from ledger.rebates.encode import AMOUNT, Copy, template
+from ledger.rebates.encode import AMOUNT, Copy, deal_bytes, template
 from ledger.rebates.inputs import Dated, Inputs
 from ledger.rebates.lines import Component, LineKind, Reason
 from ledger.rebates.rounding import Place, Remainder, Remainders, period
@@ -65,6 +66,7 @@ Way = tuple[datetime, datetime, dict[int, Share], Route]  # since, until, the ro
 class Computed(msgspec.Struct, frozen=True):
     """A batch of one feed and one day, computed; only its numbers are open.
 
+    deals       the hash of the deals it was computed from
     contracts   account -> (net, lines, its last row)
     remainders  the new sums of the accounts that were moved
     reasons     lines by reason
@@ -76,6 +78,7 @@ class Computed(msgspec.Struct, frozen=True):
     last_deal: int
     day: date
     inputs: int
+    deals: bytes
     copy: Copy
     contracts: Mapping[int, tuple[int, int, int]]
     remainders: Mapping[Place, Remainder]
@@ -121,6 +124,7 @@ class Sheet:
         self.shares: list[Share] = []
         self.counts: Counter[Share] = Counter()
         self.sums = Sums()
+        self.seen = hashlib.sha256()
 
     def put(self, no: int, share: Share) -> None:
         """Add a share's lines as caused by deal `no`."""
@@ -198,6 +202,7 @@ class Engine:
                 rows.append(share.rows)
                 owners += (landed.no,) * len(share.accounts)
         sheet.last_deal = deals[-1].no
+        sheet.seen.update(deal_bytes(deals))
         sheet.counts.update(shares[begin:])
 
     def finish(self, sheet: Sheet, remainders: Remainders) -> Computed:
@@ -213,7 +218,8 @@ class Engine:
         last = _last_rows(sheet.shares, len(sheet.deals), len(sums.contracts))
         return Computed(
             self.book, sheet.feed, sheet.first_deal, sheet.last_deal, sheet.day,
-            self.inputs.version, Copy(sheet.rows, sheet.deals, sheet.concerned),
+            self.inputs.version, sheet.seen.digest(),
+            Copy(sheet.rows, sheet.deals, sheet.concerned),
             {each: (net, lines, last[each])
              for each, (net, lines) in sorted(sums.contracts.items())},
             {place: after for place, (after, _) in sorted(moved.items())}, sums.reasons,

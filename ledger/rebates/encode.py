@@ -1,4 +1,4 @@
-"""The bytes of rebate lines: rows as PostgreSQL's binary COPY reads them, and their hash.
+"""The bytes of rebate lines: rows as PostgreSQL's binary COPY reads them, and hashes of a batch.
 
 Knows the layout of one row: every field has a fixed width and none is null, so every row is as
 long as the next and a column of a whole batch can be filled at once. Refuses to know what the
@@ -6,7 +6,10 @@ fields mean.
 
 The canonical bytes of a line are its row as COPY carries it: the number of fields (int16), then
 for each column of COLUMNS in this order its width (int32) and its value, all big-endian. A batch's
-`content` is the SHA-256 of its lines' bytes in the order of `no`. It is stored: this never changes.
+`lines` is the SHA-256 of its lines' bytes in the order of `no`; its `deals` that of its deals, each
+a JSON object of all that accrual was given and a newline, in the order of `no`. Its `content` is
+the SHA-256 of the batch's before it and that batch's time, of its own facts (`_FACTS`), of both
+hashes and of each remainder it moved. They are stored: none of this ever changes.
 """
 
 from __future__ import annotations
@@ -15,9 +18,13 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from struct import Struct
 from typing import Final
 
+import msgspec
+
+from ledger.deals import LandedDeal
 from ledger.rebates.lines import Line
 
 COLUMNS: Final = (
@@ -31,6 +38,10 @@ _WIDTHS: Final = tuple(width for _, width in COLUMNS)
 _ROW: Final = Struct(">h" + "".join(f"i{_CODES[width]}" for width in _WIDTHS))
 WIDTH: Final = _ROW.size
 AMOUNT: Final = Struct(">q")  # the last value of a row
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DEALS: Final = msgspec.json.Encoder()
+_FACTS: Final = Struct(">qhqhqqqqiqq")  # the time before, then as in `Facts`; the day as days
+_LEFT: Final = Struct(">qh")  # account and component, before the sum in 32 bytes
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 _TRAILER: Final = b"\xff\xff"
 
@@ -66,10 +77,54 @@ def template(
 
 
 def content(lines: Iterable[Line]) -> bytes:
-    """What `accrual_batch.content` must be for these lines, given in the order of `no`."""
+    """What `accrual_batch.lines` must be for these lines, given in the order of `no`."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(row(line))
+    return digest.digest()
+
+
+def deal_bytes(deals: Sequence[LandedDeal]) -> bytes:
+    """The canonical bytes of deals, as accrual was given them."""
+    return _DEALS.encode_lines(deals)
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a batch says of itself beside its lines.
+
+    left  the sum after it of each (account, component) whose remainder it moved, 1e-16 minor units
+    """
+
+    book: int
+    batch: int
+    feed: int
+    first_deal: int
+    last_deal: int
+    first_line: int
+    last_line: int
+    day: date
+    inputs: int
+    epoch: int
+    deals: bytes
+    lines: bytes
+    left: Mapping[tuple[int, int], int]
+
+
+def link(before: bytes, at: datetime | None, facts: Facts) -> bytes:
+    """What `accrual_batch.content` must be behind a batch of this content and time; b"", None for
+    the first one.
+    """
+    since = 0 if at is None else (at - _EPOCH) // timedelta(microseconds=1)
+    digest = hashlib.sha256(before)
+    digest.update(_FACTS.pack(
+        since, facts.book, facts.batch, facts.feed, facts.first_deal, facts.last_deal,
+        facts.first_line, facts.last_line, facts.day.toordinal(), facts.inputs, facts.epoch,
+    ))  # fmt: skip
+    digest.update(facts.deals)
+    digest.update(facts.lines)
+    for (account, component), exact in sorted(facts.left.items()):
+        digest.update(_LEFT.pack(account, component))
+        digest.update(exact.to_bytes(32, "big", signed=True))
     return digest.digest()
 
 

@@ -7,24 +7,29 @@ know partners and clients: they are handed in.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from datetime import date, datetime
 from fractions import Fraction
+from typing import Final
 
 import asyncpg
 import msgspec
 
 from ledger import deals
 from ledger import queries_rebate_reads as q
+from ledger import queries_rebate_verify as qv
 from ledger.deals import LandedDeal
-from ledger.facts import Deal
 from ledger.rebates import inputs as read_inputs
+from ledger.rebates.alike import Alike
 from ledger.rebates.inputs import Contract, Dated, Inputs
-from ledger.rebates.lines import LineKind, Reason
+from ledger.rebates.lines import UNIT, LineKind, Reason
+from ledger.rebates.plans import PlanVersion
 from ledger.rebates.reads import Line
-from ledger.rebates.recompute import Due, Trace, difference, due, trace, whole
+from ledger.rebates.recompute import Due, Trace, due, trace, whole
 from ledger.rebates.rounding import period
+
+SLICE: Final = 100  # deals computed before the loop serves others
 
 ReadContracts = Callable[[asyncpg.Connection, int, int], Awaitable[Sequence[Contract]]]
 ReadAttributions = Callable[
@@ -95,13 +100,6 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     agrees: bool
 
 
-class Altered(msgspec.Struct, frozen=True):
-    """A line that does not say what is computed, by its number or by its deal."""
-
-    subject: str
-    detail: str
-
-
 async def explain(conn: asyncpg.Connection, line: Line, sources: Sources) -> Explanation:
     """Compute a line again from what its batch could know."""
     batch = await _batch(conn, line.book, line.batch)
@@ -122,116 +120,41 @@ async def explain(conn: asyncpg.Connection, line: Line, sources: Sources) -> Exp
     )  # fmt: skip
 
 
-async def altered(
-    conn: asyncpg.Connection, book: int, batch_no: int, sources: Sources
-) -> list[Altered]:
-    """Compute a whole batch again: each line that says something else, is missing or too many."""
-    batch = await _batch(conn, book, batch_no)
-    if batch is None:
-        return [Altered(f"{book}/{batch_no}", "lines of a batch that is not there")]
-    expected = await _expected(conn, batch, sources)
-    wrong = []
-    for row in await conn.fetch(q.LINES_OF_BATCH, book, batch.feed, batch.first_deal,
-                                batch.last_deal):  # fmt: skip
-        key = (row["deal_no"], row["concerned_no"], row["owner"], row["kind"])
-        computes = expected.pop(key, None)
-        said = Due(row["owner"], LineKind(row["kind"]), row["level"], Reason(row["reason"]),
-                   row["plan"], row["amount"])  # fmt: skip
-        if said != computes:
-            detail = f"says {_words(said)}, computes {_words(computes)}"
-            wrong.append(Altered(f"{book}-{row['no']}", detail))
-    return wrong + [
-        Altered(f"{book} deal {deal_no}", f"has no line, computes {_words(computes)}")
-        for (deal_no, _, _, _), computes in expected.items()
-    ]
-
-
-async def _expected(
-    conn: asyncpg.Connection, batch: Batch, sources: Sources
-) -> dict[tuple[int, int, str, int], Due]:
-    """The lines of a batch by (deal, deal concerned, contract, kind), rounding lines at its end."""
-    known = await _inputs(conn, batch, sources)
-    expected: dict[tuple[int, int, str, int], Due] = {}
-    for landed, mine in await _deals(conn, batch, sources):
-        for each in due(landed, mine, known):
-            expected[landed.no, landed.first_no, each.contract, each.kind] = each
-    before = await _left_before(conn, batch, sources)
-    for contract, left in (await _left_by(conn, batch, known, sources)).items():
-        was = before.get(contract, Fraction(0))
-        pays = Rounding(period(batch.day), was, was + left).amount
-        if pays:
-            line = Due(contract, LineKind.ROUNDING, 0, Reason.ROUNDING, 0, pays)
-            expected[batch.last_deal, 0, contract, LineKind.ROUNDING] = line
-    return expected
-
-
 async def _explain_rounding(
     conn: asyncpg.Connection, line: Line, batch: Batch, known: Inputs, sources: Sources
 ) -> Explanation:
-    before = (await _left_before(conn, batch, sources, line.contract)).get(
-        line.contract, Fraction(0)
-    )
-    left = (await _left_by(conn, batch, known, sources)).get(line.contract, Fraction(0))
-    rounding = Rounding(period(batch.day), before, before + left)
+    """The batch is computed again; what was left over before it stands in the books."""
+    of = period(batch.day)
+    place = line.book, line.account, line.component, of
+    before = Fraction(await conn.fetchval(qv.LEFT_BEFORE, *place, batch.batch - 1) or 0) / UNIT
+    after = Fraction(await conn.fetchval(qv.LEFT_BEFORE, *place, batch.batch) or 0) / UNIT
+    left = await _left_by(conn, batch, known, sources, line.contract)
+    rounding = Rounding(of, before, before + left)
     computes = Due(line.contract, LineKind.ROUNDING, 0, Reason.ROUNDING, 0, rounding.amount)
+    agrees = computes == _said(line) and line.concerned_no == 0 and rounding.after == after
     return Explanation(
         line=line, batch=batch, landed=None, trace=None, before=None, rounding=rounding,
-        amount=rounding.amount, agrees=computes == _said(line) and line.concerned_no == 0,
+        amount=rounding.amount, agrees=agrees,
     )  # fmt: skip
 
 
-# --- what is left over --------------------------------------------------------------------------
-
-
 async def _left_by(
-    conn: asyncpg.Connection, batch: Batch, known: Inputs, sources: Sources
-) -> dict[str, Fraction]:
-    """What the deals of one batch leave over, by contract."""
-    left: dict[str, Fraction] = {}
-    for landed, mine in await _deals(conn, batch, sources):
-        rungs = trace(landed.deal, mine, known).rungs
-        if landed.previous is not None:
-            rungs = difference(trace(landed.deal, mine, known), trace(landed.previous, mine, known))
-        for rung in rungs:
-            left[rung.contract] = left.get(rung.contract, Fraction(0)) + rung.left
-    return left
-
-
-async def _left_before(
-    conn: asyncpg.Connection, batch: Batch, sources: Sources, contract: str = ""
-) -> dict[str, Fraction]:
-    """What all deals of the period left over before a batch, by contract.
-
-    Deals that are alike are computed once: same client, symbol, volume and nothing dated between.
-    contract  only clients that may have come to it; "" is everyone
-    """
-    begin = period(batch.day)
-    left: dict[str, Fraction] = {}
-    for run in await conn.fetch(q.RUNS, batch.book, batch.batch, begin, _next(begin)):
-        part = Batch(batch.book, 0, run["feed"], run["server"], run["first_deal"],
-                     run["last_deal"], begin, run["inputs"], run["at"])  # fmt: skip
-        known = await _inputs(conn, part, sources)
-        span = part.book, part.feed, part.first_deal, part.last_deal
-        logins = [row["login"] for row in await conn.fetch(q.LOGINS, *span)]
-        clients = await sources.attributions(conn, part.server, logins, part.inputs)
-        if contract:
-            below = _below(known, contract)
-            clients = {
-                login: mine for login, mine in clients.items() if any(c in below for _, c in mine)
-            }
-        cuts = _cuts(known, clients.values(), begin)
-        for row in await conn.fetch(q.ALIKE, *span, list(clients), cuts):
-            deal = _alike(row)
-            for rung in trace(deal, clients[deal.login], known).rungs:
-                left[rung.contract] = left.get(rung.contract, Fraction(0)) + rung.left * row["n"]
-        for row in await conn.fetch(q.MOVED_EDITS, *span):
-            landed = (await deals.after(conn, part.book, part.feed, row["no"] - 1, 1))[0]
-            mine = clients.get(landed.deal.login, ())
-            assert landed.previous is not None
-            now, was = trace(landed.deal, mine, known), trace(landed.previous, mine, known)
-            for rung in difference(now, was):
-                left[rung.contract] = left.get(rung.contract, Fraction(0)) + rung.left
-    return left
+    conn: asyncpg.Connection, batch: Batch, known: Inputs, sources: Sources, contract: str
+) -> Fraction:
+    """What the deals of one batch leave over for a contract."""
+    found = await deals.after(
+        conn, batch.book, batch.feed, batch.first_deal - 1, batch.last_deal - batch.first_deal + 1
+    )
+    logins = sorted({landed.deal.login for landed in found})
+    clients = await sources.attributions(conn, batch.server, logins, batch.inputs)
+    below, alike, left = _below(known, contract), Alike(known), 0
+    for number, landed in enumerate(found):
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+        mine = clients.get(landed.deal.login, ())
+        if any(came in below for _, came in mine):
+            left += dict(alike.outcome(landed, mine).left).get(contract, 0)
+    return Fraction(left, UNIT)
 
 
 def _below(known: Inputs, contract: str) -> set[str]:
@@ -246,21 +169,6 @@ def _below(known: Inputs, contract: str) -> set[str]:
     return found
 
 
-def _cuts(known: Inputs, attributions: Iterable[Dated], begin: date) -> list[datetime]:
-    """The moments of a period at which anything dated changes."""
-    first, end = (datetime.combine(day, time(), UTC) for day in (begin, _next(begin)))
-    moments = {since for mine in attributions for since, _ in mine}
-    moments |= {since for each in known.contracts.values() for since, _ in each.parents}
-    moments |= {since for each in known.contracts.values() for since, _ in each.plans}
-    moments |= {version.since for versions in known.plans.values() for version in versions}
-    return sorted(moment for moment in moments if first < moment < end)
-
-
-def _next(begin: date) -> date:
-    """The period after this one."""
-    return begin.replace(year=begin.year + begin.month // 12, month=begin.month % 12 + 1)
-
-
 # --- rows ---------------------------------------------------------------------------------------
 
 
@@ -270,35 +178,24 @@ async def _batch(conn: asyncpg.Connection, book: int, batch: int) -> Batch | Non
 
 
 async def _inputs(conn: asyncpg.Connection, batch: Batch, sources: Sources) -> Inputs:
-    """What the batch could know. Plans take effect under a lock that no batch commits beside."""
+    """What the batch could know."""
     contracts = await sources.contracts(conn, batch.book, batch.inputs)
-    plans = {
-        id: tuple(version for version in versions if version.since <= batch.at)
-        for id, versions in (await read_inputs.plan_versions(conn)).items()
-    }
-    return Inputs(batch.inputs, {each.id: each for each in contracts}, plans)
-
-
-async def _deals(
-    conn: asyncpg.Connection, batch: Batch, sources: Sources
-) -> list[tuple[LandedDeal, Dated]]:
-    """The deals of a batch, each with whose client its login is."""
-    found = await deals.after(
-        conn, batch.book, batch.feed, batch.first_deal - 1, batch.last_deal - batch.first_deal + 1
-    )
-    logins = sorted({landed.deal.login for landed in found})
-    clients = await sources.attributions(conn, batch.server, logins, batch.inputs)
-    return [(landed, clients.get(landed.deal.login, ())) for landed in found]
-
-
-def _alike(row: asyncpg.Record) -> Deal:
-    """One deal for all that are alike: only what accrual looks at."""
-    return Deal(
-        ticket=0, phase=0, login=row["login"], position=0, action=0, entry=1, reason=0,
-        symbol=row["symbol"], volume=row["closed"], closed=row["closed"], price=Decimal(0),
-        digits=0, profit=0, commission=0, swap=0, fee=0, flags=0, comment="", at=row["at"],
-        server_ms=0,
+    return known_inputs(
+        batch.inputs, contracts, await read_inputs.plan_versions(conn), batch.at
     )  # fmt: skip
+
+
+def known_inputs(
+    version: int, contracts: Iterable[Contract], plans: Mapping[str, tuple[PlanVersion, ...]],
+    at: datetime,
+) -> Inputs:  # fmt: skip
+    """What a batch of a moment could know: plans take effect under a lock that no batch commits
+    beside.
+    """
+    in_force = {
+        id: tuple(each for each in versions if each.since <= at) for id, versions in plans.items()
+    }
+    return Inputs(version, {each.id: each for each in contracts}, in_force)
 
 
 def _said(line: Line) -> Due:
@@ -306,9 +203,3 @@ def _said(line: Line) -> Due:
     return Due(
         line.contract, LineKind(line.kind), line.level, Reason(line.reason), line.plan, line.amount
     )
-
-
-def _words(line: Due | None) -> str:
-    if line is None:
-        return "no line"
-    return f"{line.amount} ({line.reason.name.lower()}, level {line.level}, plan {line.plan})"

@@ -131,8 +131,10 @@ def _chain(
     inputs: Inputs, nearest: str, at: datetime
 ) -> list[tuple[Contract, PlanVersion | None, str]]:
     """Contracts from the client outward, each with its plan in force."""
-    found = []
+    found: list[tuple[Contract, PlanVersion | None, str]] = []
     while nearest:
+        if len(found) == len(inputs.contracts):
+            raise ValueError(f"the chain comes back to {nearest}")
         contract = inputs.contracts[nearest]
         plan = contract.plan(at)
         found.append((contract, inputs.plan(plan, at), plan))

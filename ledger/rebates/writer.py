@@ -51,14 +51,15 @@ class Head(msgspec.Struct, frozen=True):
 class Numbered(msgspec.Struct, frozen=True):
     """A computed batch with the numbers it will have; without lines `last_line` is one before.
 
-    entry  the one netted entry; None where nothing was paid
+    lines  the hash of its lines
+    entry  the one netted entry, still without a reference; None where nothing was paid
     """
 
     computed: Computed
     batch: int
     first_line: int
     last_line: int
-    content: bytes
+    lines: bytes
     entry: Entry | None
 
 
@@ -73,6 +74,11 @@ class Committed(msgspec.Struct, frozen=True):
     reached: int
     deals: int
     reasons: Mapping[str, int]  # lines by the name of their reason
+
+
+def reference(batch: int, content: bytes) -> str:
+    """What the entry of a batch refers to: its number, and the hash of all that it says."""
+    return f"{batch}:{content.hex()}"
 
 
 async def open_accounts(
@@ -105,12 +111,15 @@ class Writer:
         self._numbers = numbers
         self._book = book
         self._epoch = epoch
-        self._names = {
-            number: AccountName("partner_accrued", id, inputs.contracts[id].currency)
-            for id, number in accounts.items()
-        }
+        self._contracts = inputs.contracts
+        self._owners = {number: id for id, number in accounts.items()}
         self._clock = clock
         self._transaction_s = transaction_s
+
+    def _name(self, account: int) -> AccountName:
+        """The name of an accrued account. Few are named: a book has many and a batch moves some."""
+        owner = self._owners[account]
+        return AccountName("partner_accrued", owner, self._contracts[owner].currency)
 
     async def load(self) -> Head:
         """Take the book for this epoch and read where it stands. Raises Fenced.
@@ -139,8 +148,8 @@ class Writer:
         copy = computed.copy
         copy.number(batch, first_line)
         key = f"{computed.feed}:{computed.first_deal}"
-        earned = [(self._names[number], net) for number, (net, _, _) in computed.contracts.items()]
-        entry = entries.accrual(self._book, key, str(batch), computed.day, earned)
+        earned = [(self._name(number), net) for number, (net, _, _) in computed.contracts.items()]
+        entry = entries.accrual(self._book, key, "", computed.day, earned)
         last_line = first_line + copy.rows - 1
         return Numbered(computed, batch, first_line, last_line, copy.content(), entry)
 
@@ -200,14 +209,32 @@ class Writer:
             raise Fenced(f"book {self._book} is not where epoch {self._epoch} left it")
         if held["inputs"] != computed.inputs:
             raise Moved(f"inputs {held['inputs']}, computed with {computed.inputs}")
-        posted = None if batch.entry is None else await self._post(batch.entry)
-        row = await conn.fetchrow(q.END_BATCH, *self._columns(batch, posted, before))
+        content = self._link(batch, held)
+        posted = None if batch.entry is None else await self._post(batch, content)
+        row = await conn.fetchrow(q.END_BATCH, *self._columns(batch, content, posted, before))
         if not row["reached"]:
             raise Fenced(f"feed {computed.feed} of book {self._book} is not where we left it")
         return row["at"]  # type: ignore[no-any-return]
 
-    async def _post(self, entry: Entry) -> tuple[tuple[int, ...], datetime]:
-        """Book the entry. The head, locked, says that its key is new: nobody looks for it first."""
+    def _link(self, batch: Numbered, before: asyncpg.Record) -> bytes:
+        """The content of a batch, behind the one before it."""
+        if batch.batch > 1 and before["content"] is None:
+            raise Fenced(f"batch {batch.batch - 1} of book {self._book} is not in the books yet")
+        computed = batch.computed
+        left = {place: each.exact for place, each in computed.remainders.items()}
+        return encode.link(before["content"] or b"", before["at"], encode.Facts(
+            self._book, batch.batch, computed.feed, computed.first_deal, computed.last_deal,
+            batch.first_line, batch.last_line, computed.day, computed.inputs, self._epoch,
+            computed.deals, batch.lines, left,
+        ))  # fmt: skip
+
+    async def _post(self, batch: Numbered, content: bytes) -> tuple[tuple[int, ...], datetime]:
+        """Book the entry; its reference binds the batch, and its own content the reference.
+
+        The head, locked, says that its key is new: nobody looks for it first.
+        """
+        assert batch.entry is not None, batch
+        entry = msgspec.structs.replace(batch.entry, ref=reference(batch.batch, content))
         try:
             posted = await post(self._conn, self._numbers, [entry], look=False)
         except Taken:
@@ -216,8 +243,9 @@ class Writer:
         return posted
 
     def _columns(
-        self, batch: Numbered, posted: tuple[tuple[int, ...], datetime] | None, before: datetime
-    ) -> list[object]:
+        self, batch: Numbered, content: bytes, posted: tuple[tuple[int, ...], datetime] | None,
+        before: datetime,
+    ) -> list[object]:  # fmt: skip
         """What END_BATCH asks for."""
         computed = batch.computed
         entry, recorded = (None, None) if posted is None else (posted[0][0], posted[1])
@@ -225,18 +253,19 @@ class Writer:
         return [
             self._book, batch.batch, computed.feed, computed.first_deal, computed.last_deal,
             batch.first_line, batch.last_line, computed.day, computed.inputs, self._epoch,
-            entry, batch.content, recorded,
+            entry, content, recorded,
             list(computed.contracts), [net for net, _, _ in sums], [lines for _, lines, _ in sums],
             period(computed.day),
             [account for account, _ in computed.remainders],
             [component for _, component in computed.remainders],
             [each.exact for each in left], [each.paid for each in left],
             before, [batch.first_line + row for _, _, row in sums],
+            computed.deals, batch.lines,
         ]  # fmt: skip
 
     def _committed(self, computed: Computed, batch: int, at: datetime) -> Committed:
         return Committed(
-            self._book, tuple(self._names[number].owner for number in computed.contracts), batch,
+            self._book, tuple(self._owners[number] for number in computed.contracts), batch,
             at, computed.feed, computed.last_deal, computed.last_deal - computed.first_deal + 1,
             {reason.name: count for reason, count in computed.reasons.items() if count},
         )  # fmt: skip

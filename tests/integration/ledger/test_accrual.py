@@ -126,7 +126,7 @@ async def test_a_batch_is_in_the_books_with_all_that_goes_with_it(broker: Broker
     ]
     [batch] = await broker.rows("accrual_batch")
     assert (batch["first_deal"], batch["last_deal"], batch["last_line"]) == (1, 5, len(found))
-    assert (batch["content"], batch["inputs"]) == (content(found), of.version)
+    assert (batch["lines"], batch["inputs"]) == (content(found), of.version)
     earned = {}
     for row in await broker.rows("contract_batch"):
         own = [line for line in found if line.account == row["account_id"]]

@@ -159,7 +159,7 @@ async def test_the_lists_of_verify_are_what_the_migrations_make(house: House) ->
         "entry_is_final", "posting_is_final", "postings_are_proved", "account_is_final",
         "book_is_final", "fact_is_final", "balance_stays", "deal_is_final",
         "plan_version_is_final", "rebate_line_is_final", "accrual_batch_is_final",
-        "contract_batch_is_final",
+        "contract_batch_is_final", "remainder_step_is_final",
     }  # fmt: skip
     assert set(verify.made_functions()) == {"refuse_change", "prove_postings", "version_as_of"}
 
