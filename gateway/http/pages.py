@@ -30,7 +30,7 @@ from gateway.people.visits import LINK_LASTS, SESSION_LASTS
 from gateway.web import partner as html
 from gateway.web.assets import BY_PATH, PREFIX
 from ledger import money
-from ledger.rebates.course import Step, course
+from ledger.rebates.course import Step
 from ledger.rebates.reads import Line, contract_balances, latest
 
 LINES_SHOWN: Final = 20
@@ -159,8 +159,12 @@ async def leave(call: Call) -> web.Response:
 
 
 async def rows(call: Call) -> web.Response:
-    """GET /partners/{id}/lines: the newest rows, as the page shows them."""
+    """GET /partners/{id}/lines: the newest rows, as the page shows them; of those contracts only
+    that are named, where any is.
+    """
     contracts = await _visited(call, call.path("id"))
+    named = call.request.query.getall("contract", [])
+    contracts = tuple(each for each in contracts if not named or each.id in named)
     async with call.parts.pool.acquire() as conn:
         newest = await _newest(conn, contracts)
     return _html(html.rows(newest, call.parts.now().date()))
@@ -171,8 +175,7 @@ async def day(call: Call) -> web.Response:
     partner_id = call.path("id")
     contracts = await call.reaches_partner(partner_id)
     today = call.parts.now().astimezone(UTC).date()
-    async with call.parts.pool.acquire() as conn:
-        steps = await course(conn, _keys(contracts), today)
+    steps = await call.parts.courses.read(call.parts.pool, _keys(contracts), today)
     found = {code: _summed(code, list(each)) for code, each in groupby(steps, _currency)}
     for code in {each.currency for each in contracts} - set(found):
         found[code] = DayOfCurrency(code, (), ())

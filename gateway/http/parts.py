@@ -6,7 +6,7 @@ Knows the shapes of the flows it calls. Refuses to make any of them: no global, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from gateway.people.views import MoveClient, NewClient
 from gateway.people.views_partners import NewContract, NewPartner
 from gateway.people.visits import Visits
 from ledger.ids import Ids
+from ledger.rebates.course import Courses
 
 
 class Deposits(Protocol):
@@ -150,3 +151,4 @@ class Parts:
     refresh_metrics: Callable[[], Awaitable[None]]  # asks the tables for gauges before a scrape
     version: str
     body_bytes_max: int = 65_536
+    courses: Courses = field(default_factory=Courses)
