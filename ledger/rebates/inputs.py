@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,6 +20,9 @@ from ledger.units import Change, Kind, Step
 
 if TYPE_CHECKING:
     import asyncpg
+
+PLANS_KEPT: Final = 4_096
+_parsed = lru_cache(PLANS_KEPT)(parse)  # a body never changes, and explanations ask for all of them
 
 MOVE: Final = Kind("ledger.inputs.move", Step.MOVE, q.MOVE_INPUTS, q.LOCK_INPUTS)
 
@@ -147,4 +151,4 @@ def _stands(row: asyncpg.Record) -> bool:
 
 
 def _version(row: asyncpg.Record) -> PlanVersion:
-    return PlanVersion(row["id"], parse(row["body"]), row["since"])
+    return PlanVersion(row["id"], _parsed(row["body"]), row["since"])
