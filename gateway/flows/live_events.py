@@ -62,11 +62,13 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def event(partner: str, day: date, held: Sequence[ContractBalances]) -> Event:
-    """The event of these balances; its id is the sum of their versions."""
+    """The event of these balances. Its id rises with each entry, and with each contract: whoever
+    comes back with it knows all of them.
+    """
     now = PartnerNow(
         partner=partner, at=newest(held), day=day, contracts=tuple(map(_contract, held))
     )
-    id = sum(each.version for each in held)
+    id = sum(each.version for each in held) + len(held)
     text = b"event: balances\nid: %d\ndata: %b\n\n" % (id, _encode(now))
     return Event(id, text, chunk(text))
 

@@ -166,15 +166,25 @@ async def test_the_same_id_after_a_zero_line_is_told_everything(streams: Streams
     late = datetime.now(UTC).replace(hour=23, minute=59)
     await streams.partners.earn(EU, 500, at=late)
     await streams.partners.earn(EU, 0, at=late)
-    async with streams.follow(last=1) as reader:
+    async with streams.follow(last=3) as reader:
         assert (await reader.event()).contract()["lines"] == 2
 
 
 async def test_the_same_id_after_a_night_is_told_everything(streams: Streams) -> None:
     """Asleep over midnight, a page knows yesterday's sum as today's: it is told the new day."""
     await streams.partners.earn(EU, 500, at=datetime.now(UTC) - timedelta(days=1))
-    async with streams.follow(last=1) as reader:
+    async with streams.follow(last=3) as reader:
         assert (await reader.event()).contract()["today"] == "0.00"
+
+
+async def test_a_contract_made_meanwhile_is_told(streams: Streams) -> None:
+    """Whoever knows all but a contract that has no account yet does not know everything."""
+    await streams.partners.earn(EU, 500, at=datetime.now(UTC).replace(hour=23, minute=59))
+    await streams.partners.sign("CT" + "7" * 18, PARTNER, "fx-eu")
+    async with streams.follow(last=3) as reader:
+        event = await reader.event()
+
+    assert (event.id, len(event.data["contracts"])) == (4, 3)
 
 
 # --- who may read -------------------------------------------------------------------------------

@@ -35,14 +35,14 @@ def test_amounts_have_the_decimals_of_their_currency(currency: str, accrued: str
     assert said["contracts"][0]["accrued"] == accrued  # type: ignore[index]
 
 
-def test_the_id_is_the_sum_of_versions_and_the_time_is_the_newest() -> None:
-    """Over all contracts; one that never had a batch has no time."""
+def test_the_id_counts_entries_and_contracts_and_the_time_is_the_newest() -> None:
+    """Over all contracts; one that never had a batch is known by it, and has no time."""
     older = msgspec.structs.replace(HELD, contract="CT2", version=5, at=AT - timedelta(hours=1))
     never = msgspec.structs.replace(HELD, contract="CT3", version=0, at=None)
     event = live_events.event("PA1", DAY, [older, HELD, never])
 
-    assert event.id == 9
-    assert event.text.startswith(b"event: balances\nid: 9\ndata: {")
+    assert event.id == 9 + 3
+    assert event.text.startswith(b"event: balances\nid: 12\ndata: {")
     assert data(event.text)["at"] == "2026-01-05T09:30:00Z"
     assert data(live_events.event("PA1", DAY, [never]).text)["at"] is None
 
