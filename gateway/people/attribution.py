@@ -30,9 +30,7 @@ def attributed(client: Client, captured: object, command: Command) -> Change:
     captured  what registration said, as given; None for a client who came by themselves
     """
     said = msgspec.json.encode({} if captured is None else captured).decode()
-    row = (
-        client.id, client.created, client.contract, client.book, said, 0, command.caller.person,
-    )  # fmt: skip
+    row = (client.id, client.contract, client.book, said, 0, command.caller.person)
     return Change(INSERT, row)
 
 

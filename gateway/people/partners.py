@@ -82,7 +82,7 @@ def partner_created(partner: Partner) -> Change:
 
 
 def contract_created(contract: Contract) -> tuple[Change, ...]:
-    """Insert a new contract with its place in the tree and its plan, all from its creation on.
+    """Insert a new contract with its place in the tree and its plan, from when they are written on.
 
     The claim is lost when the partner has a contract with this brand, the check when another
     contract has the code. Goes with `inputs.moved` to the version that the contract names.
@@ -96,8 +96,8 @@ def contract_created(contract: Contract) -> tuple[Change, ...]:
     return (
         Change(CODE, (contract.code,)),
         Change(CONTRACT, row),
-        Change(EDGE, (contract.id, contract.created, contract.parent, *made)),
-        Change(TERMS, (contract.id, contract.created, contract.plan, *made)),
+        Change(EDGE, (contract.id, contract.parent, *made)),
+        Change(TERMS, (contract.id, contract.plan, *made)),
     )
 
 

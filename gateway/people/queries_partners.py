@@ -41,25 +41,26 @@ CODE_FREE: Final = """
 SELECT v FROM unnest($1::text[]) AS v WHERE NOT EXISTS (SELECT 1 FROM gateway.contract c WHERE c.code = v)
 """
 
+# What is dated begins when its statement does, by the server's clock: after the lock on the book's
+# inputs, so after every batch that did not know it; a client's after its contract. No replica's clock
+# has a say.
 INSERT_EDGE: Final = """
 INSERT INTO gateway.contract_edge (contract_id, since, parent, book, inputs)
-SELECT u.contract_id, u.since, u.parent, u.book, u.inputs
-FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::int[], $5::bigint[])
-     AS u(contract_id, since, parent, book, inputs)
+SELECT u.contract_id, statement_timestamp(), u.parent, u.book, u.inputs
+FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[]) AS u(contract_id, parent, book, inputs)
 """
 
 INSERT_TERMS: Final = """
 INSERT INTO gateway.contract_terms (contract_id, since, plan, book, inputs)
-SELECT u.contract_id, u.since, u.plan, u.book, u.inputs
-FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::int[], $5::bigint[])
-     AS u(contract_id, since, plan, book, inputs)
+SELECT u.contract_id, statement_timestamp(), u.plan, u.book, u.inputs
+FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[]) AS u(contract_id, plan, book, inputs)
 """
 
 INSERT_ATTRIBUTION: Final = """
 INSERT INTO gateway.attribution (client_id, since, contract_id, book, captured, inputs, actor)
-SELECT u.client_id, u.since, u.contract_id, u.book, u.captured::jsonb, u.inputs, u.actor
-FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::text[])
-     AS u(client_id, since, contract_id, book, captured, inputs, actor)
+SELECT u.client_id, statement_timestamp(), u.contract_id, u.book, u.captured::jsonb, u.inputs, u.actor
+FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[])
+     AS u(client_id, contract_id, book, captured, inputs, actor)
 """
 
 # --- partners -----------------------------------------------------------------------------------

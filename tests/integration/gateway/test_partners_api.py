@@ -94,6 +94,38 @@ async def test_each_contract_moves_the_inputs_of_its_book_in_its_own_transaction
         assert [row["inputs"] for row in rows] == [before[0] + 1], table
 
 
+WAITS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+BEGINS = """
+SELECT min(since) AS first, max(since) AS last
+  FROM (SELECT since FROM gateway.contract_edge
+        UNION ALL SELECT since FROM gateway.contract_terms) dated
+"""
+
+
+async def test_a_contract_begins_once_every_batch_that_did_not_know_it_is_done(api: Api) -> None:
+    """It waits for a batch that commits, and begins after it by the server's clock; whoever comes
+    through it begins later still.
+    """
+    partner = await api.new_partner()
+    async with api.pool.acquire() as accrual:
+        async with accrual.transaction():
+            await inputs.share(accrual, 1)
+            asked = asyncio.create_task(api.ask_contract(partner))
+            async with api.pool.acquire() as watcher, asyncio.timeout(10):
+                while not await watcher.fetchval(WAITS):
+                    await asyncio.sleep(0.01)
+            done = await accrual.fetchval("SELECT clock_timestamp()")
+        contract = await (await asked).json()
+        begins = await accrual.fetchrow(BEGINS)
+        assert done < begins["first"] == begins["last"]
+        await api.new_client(attribution={"code": contract["code"]})
+        came = "SELECT since FROM gateway.attribution WHERE contract_id = $1"
+        assert await accrual.fetchval(came, contract["id"]) > begins["last"]
+
+
 async def test_many_contracts_at_once_each_get_a_version(api: Api) -> None:
     """Nobody is refused because another was quicker."""
     before = await moves_of_inputs(api)
