@@ -97,6 +97,7 @@ async def open_pool(settings: Settings, dsn: str) -> AsyncIterator[asyncpg.Pool]
             "application_name": "brokerd",
             "idle_in_transaction_session_timeout": "2s",
             "statement_timeout": f"{READ_STATEMENT_S:.0f}s",
+            "jit": "off",  # to compile takes longer than any of our reads
         },
     ) as pool:
         yield pool

@@ -18,8 +18,10 @@ WITH summed AS MATERIALIZED (
       FROM ledger.rebate_line
      GROUP BY book_id, batch, account_id, component
 ), of_batch AS MATERIALIZED (
-    SELECT book_id, batch, account_id, sum(net) AS net, sum(lines) AS lines, max(high) AS high
+    SELECT book_id, batch, account_id, sum(net) AS net, sum(lines) AS lines, max(high) AS high,
+           sum(sum(net)) OVER w AS earned, sum(sum(lines)) OVER w AS lines_ever
       FROM summed GROUP BY book_id, batch, account_id
+    WINDOW w AS (PARTITION BY book_id, account_id ORDER BY batch)
 ), posted AS (
     SELECT e.book_id, b.batch, e.id, p.account_id, -sum(p.amount) AS net
       FROM ledger.entry e
@@ -41,13 +43,19 @@ UNION ALL
 SELECT 'contract-batch-off',
        coalesce(l.book_id, c.book_id) || '/' || coalesce(l.batch, c.batch),
        'account ' || coalesce(l.account_id, c.account_id) || ': says ' || coalesce(c.net, 0) || ' in '
-           || coalesce(c.lines, 0) || ' lines, lines say ' || coalesce(l.net, 0) || ' in ' || coalesce(l.lines, 0)
+           || coalesce(c.lines, 0) || ' lines up to ' || coalesce(c.last_line, 0) || ', ' || coalesce(c.earned, 0)
+           || ' in ' || coalesce(c.lines_ever, 0) || ' ever; lines say ' || coalesce(l.net, 0) || ' in '
+           || coalesce(l.lines, 0) || ' up to ' || coalesce(l.high, 0) || ', ' || coalesce(l.earned, 0) || ' in '
+           || coalesce(l.lines_ever, 0) || ' ever'
   FROM of_batch l
-  FULL JOIN (SELECT c.book_id, c.batch, c.account_id, c.net, c.lines, c.day = b.day AS dated
+  FULL JOIN (SELECT c.book_id, c.batch, c.account_id, c.net, c.lines, c.last_line, c.earned, c.lines_ever,
+                    c.day = b.day AS dated
                FROM ledger.contract_batch c
                LEFT JOIN ledger.accrual_batch b ON b.book_id = c.book_id AND b.batch = c.batch) c
     ON c.book_id = l.book_id AND c.batch = l.batch AND c.account_id = l.account_id
- WHERE l.net IS DISTINCT FROM c.net OR l.lines IS DISTINCT FROM c.lines OR c.dated IS NOT TRUE
+ WHERE (l.net, l.lines, l.high, l.earned, l.lines_ever)
+       IS DISTINCT FROM (c.net::numeric, c.lines::numeric, c.last_line, c.earned::numeric, c.lines_ever::numeric)
+    OR c.dated IS NOT TRUE
 UNION ALL
 SELECT 'contract-day-off',
        coalesce(s.book_id, d.book_id) || '/' || coalesce(s.account_id, d.account_id) || ' '

@@ -54,9 +54,16 @@ WITH batch AS (
             greatest(coalesce($13::timestamptz, clock_timestamp()), $22::timestamptz), $24, $25)
     RETURNING at
 ), contracts AS (
-    INSERT INTO ledger.contract_batch (book_id, account_id, batch, day, net, lines)
-    SELECT $1, u.account_id, $2, $8, u.net, u.lines
-      FROM unnest($14::bigint[], $15::bigint[], $16::integer[]) AS u (account_id, net, lines)
+    INSERT INTO ledger.contract_batch (book_id, account_id, batch, day, net, lines, last_line, earned,
+                                       lines_ever)
+    SELECT $1, u.account_id, $2, $8, u.net, u.lines, u.last_line, coalesce(before.earned, 0) + u.net,
+           coalesce(before.lines_ever, 0) + u.lines
+      FROM unnest($14::bigint[], $15::bigint[], $16::integer[], $23::bigint[])
+           AS u (account_id, net, lines, last_line)
+      LEFT JOIN LATERAL (
+           SELECT c.earned, c.lines_ever FROM ledger.contract_batch c
+            WHERE c.book_id = $1 AND c.account_id = u.account_id
+            ORDER BY c.batch DESC LIMIT 1) before ON true
 ), days AS (
     INSERT INTO ledger.contract_day AS d (book_id, account_id, day, net, lines, last_line)
     SELECT $1, u.account_id, $8, u.net, u.lines, u.last_line

@@ -145,8 +145,10 @@ CREATE TABLE ledger.accrual_batch (
 CREATE INDEX accrual_batch_line ON ledger.accrual_batch (book_id, first_line);
 -- Where a day begins among the batches: a page reads the running day only, however old the book is.
 CREATE INDEX accrual_batch_day ON ledger.accrual_batch (book_id, day, batch);
+CREATE INDEX accrual_batch_at ON ledger.accrual_batch (book_id, at, batch); -- the last one of a moment
 
--- What a batch did to one contract: the way from a contract to its lines.
+-- What a batch did to one contract: the way from a contract to its lines. `earned` and `lines_ever` are
+-- all that it came to with this batch, so that neither now nor a moment of the past adds a history up.
 CREATE TABLE ledger.contract_batch (
     book_id    smallint NOT NULL,
     account_id bigint NOT NULL,
@@ -154,6 +156,9 @@ CREATE TABLE ledger.contract_batch (
     day        date NOT NULL,
     net        bigint NOT NULL,
     lines      integer NOT NULL CHECK (lines > 0),
+    last_line  bigint NOT NULL,
+    earned     bigint NOT NULL,
+    lines_ever bigint NOT NULL,
     PRIMARY KEY (book_id, account_id, batch)
 );
 

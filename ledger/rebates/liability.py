@@ -36,9 +36,11 @@ async def liability(
     conn: asyncpg.Connection, books: Sequence[int], as_of: datetime | None = None
 ) -> list[Liability]:
     """By book and currency, now or as of a closed moment; raises StillOpen for another."""
-    if as_of is not None:
+    if as_of is None:
+        rows = await conn.fetch(q.LIABILITY, list(books), *KINDS)
+    else:
         await closed(conn, as_of)
-    rows = await conn.fetch(q.LIABILITY, list(books), as_of, *KINDS)
+        rows = await conn.fetch(q.LIABILITY_AS_OF, list(books), *KINDS, as_of)
     return [
         Liability(
             row["book_id"], row["currency"], row["accrued"], row["held"], row["payable"],

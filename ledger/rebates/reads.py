@@ -6,7 +6,8 @@ to know who may see a contract.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -132,7 +133,8 @@ async def lines(
     conn: asyncpg.Connection, book: int, contract: str, after: int, limit: int
 ) -> list[Line]:
     """A contract's lines by number, from the one after `after`."""
-    rows = await conn.fetch(q.LINES_AFTER, book, contract, KINDS[0], after, limit)
+    async with _by_key(conn):
+        rows = await conn.fetch(q.LINES_AFTER, book, contract, KINDS[0], after, limit)
     return [_line(row) for row in rows]
 
 
@@ -140,19 +142,29 @@ async def latest(
     conn: asyncpg.Connection, book: int, contract: str, limit: int, before: int = NUMBER_MAX
 ) -> list[Line]:
     """A contract's newest lines, the newest first, from the one before `before`."""
-    rows = await conn.fetch(q.LINES_BEFORE, book, contract, KINDS[0], before, limit)
+    async with _by_key(conn):
+        rows = await conn.fetch(q.LINES_BEFORE, book, contract, KINDS[0], before, limit)
     return [_line(row) for row in rows]
 
 
 async def line(conn: asyncpg.Connection, book: int, no: int) -> Line | None:
     """One line, or None when the book has none of this number."""
-    row = await conn.fetchrow(q.LINE, book, no)
+    async with _by_key(conn):
+        row = await conn.fetchrow(q.LINE, book, no)
     return None if row is None else _line(row)
 
 
 async def behind(conn: asyncpg.Connection) -> list[Behind]:
     """How far the accrual of each book is behind what is landed."""
     return [Behind(*row.values()) for row in await conn.fetch(q.BEHIND)]
+
+
+@asynccontextmanager
+async def _by_key(conn: asyncpg.Connection) -> AsyncIterator[None]:
+    """A transaction that looks rows up by key, whatever the planner would guess."""
+    async with conn.transaction():
+        await conn.execute(q.BY_KEY)
+        yield
 
 
 def _balances(row: asyncpg.Record) -> ContractBalances:

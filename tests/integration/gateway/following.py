@@ -80,11 +80,14 @@ class Partners:
             await post(self.conn, numbers, [entry])
         await self.conn.execute(
             "INSERT INTO ledger.accrual_batch VALUES"
-            " ($1, $2, 1, $2, $2, $2, $2, $3, 0, 1, NULL, '', $4)",
+            " ($1, $2, 1, $2, $2, $2, $2, $3, 0, 1, NULL, '', '', '', $4)",
             book, line, day, at,
         )  # fmt: skip
         await self.conn.execute(
-            "INSERT INTO ledger.contract_batch VALUES ($1, $2, $3, $4, $5, 1)",
+            "INSERT INTO ledger.contract_batch"
+            " SELECT $1, $2, $3, $4, $5::bigint, 1, $3, $5::bigint + coalesce(sum(net), 0),"
+            " 1 + count(*)"
+            " FROM ledger.contract_batch WHERE book_id = $1 AND account_id = $2",
             book, number, line, day, minor,
         )  # fmt: skip
         await self.conn.execute(
