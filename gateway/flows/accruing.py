@@ -242,7 +242,7 @@ class Accruing:
         try:
             return await Pipeline.open(
                 conn, self._numbers, self.book, self._ownership.epoch, found, self._monotonic,
-                self._committed, self._deals_max, second, self._known.attributed,
+                self._committed, self._deals_max, second, self._known.learned,
             )  # fmt: skip
         except Fenced as fenced:
             raise Overtaken(str(fenced)) from fenced

@@ -12,8 +12,8 @@ import asyncpg
 
 from ledger.deals import LandedDeal
 from ledger.rebates import inputs
-from ledger.rebates.accrual import Attributed
 from ledger.rebates.inputs import Contract, Dated, Inputs
+from ledger.rebates.pipeline import Learned
 from ledger.rebates.writer import Moved
 
 ReadContracts = Callable[[asyncpg.Connection, int, int], Awaitable[Sequence[Contract]]]
@@ -39,7 +39,7 @@ class KnownInputs:
         self._contracts = contracts
         self._attributions = attributions
         self._reattributed = reattributed
-        self.attributed: Attributed = {}
+        self.learned = Learned()
         self._known: Inputs | None = None
 
     @property
@@ -49,7 +49,7 @@ class KnownInputs:
 
     def forget(self) -> None:
         """Read everything anew."""
-        self._known, self.attributed = None, {}
+        self._known, self.learned = None, Learned()
 
     async def read(self, conn: asyncpg.Connection) -> Inputs:
         """The inputs as they are; of contracts only those are read that changed since."""
@@ -58,7 +58,7 @@ class KnownInputs:
         if before is not None and before.version == version:
             return before
         if before is not None and await self._reattributed(conn, self._book, before.version):
-            self.attributed = {}
+            self.learned = Learned(self.learned.accounts)
         changed = await self._contracts(conn, self._book, self.version)
         contracts = {} if before is None else dict(before.contracts)
         contracts.update((each.id, each) for each in changed)
@@ -73,7 +73,7 @@ class KnownInputs:
         Raises Moved: what they came through may be newer than the contracts that are known. What
         was learned is kept, and forgotten with the next `read` if that is what moved.
         """
-        known = self.attributed.setdefault(feed, {})
+        known = self.learned.attributed.setdefault(feed, {})
         unknown = {landed.deal.login for landed in deals}.difference(known)
         if not unknown:
             return

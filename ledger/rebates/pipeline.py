@@ -12,8 +12,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 import asyncpg
+import msgspec
 
 from ledger.deals import LandedDeal
 from ledger.journal import Numbers
@@ -27,6 +29,19 @@ from ledger.rebates.accrual import (
 from ledger.rebates.inputs import Inputs
 from ledger.rebates.rounding import Remainders, period
 from ledger.rebates.writer import Committed, Head, Numbered, Writer, open_accounts
+
+OPENED: Final = 500  # contracts whose accounts are looked up before the loop serves others
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """What a book's pipelines learned of its inputs; handed from one to the next, each adds to it.
+
+    accounts    the accrued account of each contract: it has the same for ever
+    attributed  whose clients logins are
+    """
+
+    accounts: dict[str, int] = {}
+    attributed: Attributed = {}
 
 
 class Pipeline:
@@ -57,14 +72,18 @@ class Pipeline:
         cls, conn: asyncpg.Connection, numbers: Numbers, book: int, epoch: int, inputs: Inputs,
         clock: Callable[[], float], on_commit: Callable[[Committed], None],
         deals_max: int = DEALS_MAX, second: asyncpg.Connection | None = None,
-        attributed: Attributed | None = None,
+        learned: Learned | None = None,
     ) -> Pipeline:  # fmt: skip
         """Take the book for `epoch` and stand where it stands. Raises Fenced: a newer owner has it.
 
-        With a `second` connection a batch is copied while the one before it is booked. What the
-        engine need not learn again is `attributed`.
+        With a `second` connection a batch is copied while the one before it is booked.
         """
-        accounts = await open_accounts(conn, numbers, book, inputs)
+        accounts, attributed = msgspec.structs.astuple(learned or Learned())
+        new = [each for each in inputs.contracts.values() if each.id not in accounts]
+        for place in range(0, len(new), OPENED):
+            some = {each.id: each for each in new[place : place + OPENED]}
+            some_inputs = msgspec.structs.replace(inputs, contracts=some)
+            accounts.update(await open_accounts(conn, numbers, book, some_inputs))
         writers = [
             Writer(each, numbers, book, epoch, inputs, accounts, clock)
             for each in (conn, second) if each is not None
