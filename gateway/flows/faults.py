@@ -1,11 +1,13 @@
 """What a service may meet while it works a row: the world unwell, or a row that is poison.
 
-Knows which failures pass by themselves and how often a row may fail before it is set aside. Refuses
-to know what the rows are and how one is set aside: its own service does that, and says why.
+Knows which failures pass by themselves, what one may hide, and how often a row may fail before it
+is set aside. Refuses to know what the rows are and how one is set aside: its own service does that,
+and says why.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable
 from typing import Final
 
@@ -29,6 +31,19 @@ def away(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         return not isinstance(error, ValueError)  # a value that could not be sent fails for ever
     return isinstance(error, _WORLD)
+
+
+def end_if_cancelled() -> None:
+    """End the task here if it was told to end and has not heard it.
+
+    Whoever tries again for ever asks this after a failure; else whoever waits for its end may wait
+    for ever. A cancellation is lost where leaving a block fails in its place, as a transaction does
+    on a connection that is closed; and where `asyncio.wait_for`, before Python 3.12, is done at
+    that very moment, as in the client of Redis.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Patience:

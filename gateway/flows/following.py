@@ -15,7 +15,7 @@ from typing import Final
 
 from config.log import event
 from gateway.control.items import item_opened
-from gateway.flows.faults import Patience, away
+from gateway.flows.faults import Patience, away, end_if_cancelled
 from gateway.flows.outbox import Submit
 from gateway.owners import Ownership
 from ledger.deals import Fenced
@@ -72,6 +72,7 @@ class Following:
             except Exception as error:
                 if isinstance(error, Fenced):
                     raise
+                end_if_cancelled()
                 await self._failed(error)
             await asyncio.sleep(STOPPED_S if self._stopped else AGAIN_S)
 

@@ -23,7 +23,7 @@ from bridge.mt5.deals import Unfit
 from config.log import event
 from gateway.control import items
 from gateway.control.items import item_opened, item_resolved
-from gateway.flows.faults import away
+from gateway.flows.faults import away, end_if_cancelled
 from gateway.owners import Ownership
 from ledger import deals
 from ledger.connections import TRANSACTION_S
@@ -210,7 +210,7 @@ class Landings:
         for reason in self._after:
             gone = await self._gone(reason)
             while gone and await self._unparked(reason, gone):
-                pass
+                end_if_cancelled()
 
     async def _gone(self, reason: Reason) -> list[str]:
         """Subjects of the next page that are known now."""
@@ -384,6 +384,7 @@ class Landings:
                 return await work(self._conn)
             except BaseException as error:
                 self._hang_up()  # whatever it was doing is rolled back
+                end_if_cancelled()
                 if not isinstance(error, Exception) or not away(error):
                     raise
                 # A server that ends the connection as well, as newer ones do, is merely gone.

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.log import event
+from gateway.flows.faults import end_if_cancelled
 
 log = logging.getLogger("gateway.waking")
 
@@ -85,7 +86,7 @@ class Channel:
             told = msgspec.json.encode(_Told(self._replica, _by_book(waiting)))
             try:
                 await self._redis.publish(CHANNEL, told)
-                _end_if_cancelled()
+                end_if_cancelled()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("live.not_told", extra={"facts": {"why": repr(error)}})
                 await asyncio.sleep(self._poll_s)
@@ -107,7 +108,7 @@ class Channel:
             await listening.subscribe(CHANNEL)
             asked = 0
             while asked < ASKED_MAX:
-                _end_if_cancelled()
+                end_if_cancelled()
                 message = await listening.get_message(timeout=self._poll_s)
                 if message is None:
                     asked += 1
@@ -133,17 +134,6 @@ class Channel:
         if told.by != self._replica:  # what we told ourselves was heard before it left
             for moved in told.moved:
                 hear(moved)
-
-
-def _end_if_cancelled() -> None:
-    """End the task here if it was told to end and did not hear it.
-
-    The client sends through `asyncio.wait_for`, which before Python 3.12 keeps a cancellation to
-    itself when it comes at the moment the sending is done: whoever waits for us would wait forever.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _by_book(waiting: dict[tuple[int, str], datetime]) -> tuple[Moved, ...]:
