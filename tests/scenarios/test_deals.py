@@ -219,6 +219,36 @@ async def test_a_symbol_nobody_knows_is_set_aside_with_one_item(
     # The sample broker's plans pay nothing for a symbol they do not know: both books agree.
 
 
+async def test_deals_that_cannot_be_landed_keep_no_deposit_waiting(
+    market: Market, trader: Known
+) -> None:
+    """The daemon lost a right on one table: its feed stands and says so, a deposit reaches its
+    trading account all the same, and once the right is back the deal is landed and paid.
+    """
+    before = await market.earned()
+    async with market.house.database(owner=True) as owner:
+        await owner.execute("REVOKE INSERT ON ledger.deal FROM brokerd_daemon")
+        try:
+            await market.tells(trader, lots="1")
+
+            async def told() -> bool:
+                return await market.house.items("mt5-live:feed") == ["feed-stopped"]
+
+            await until(told, "an item about the feed")
+            async with market.house.http.get(market.house.daemon.url + "/readyz") as answer:
+                ready = await answer.json()
+            assert (answer.status, ready["phase"]) == (200, "degraded")
+            assert [it["part"] for it in ready["degraded"]] == ["feed:mt5-live"]
+            client = await market.house.client(account="standard")
+            answered = await market.house.pays(client, to="account")
+            assert answered.status == 201, answered.body
+            await market.house.becomes(answered.body["id"], transfer="done")
+        finally:
+            await owner.execute("GRANT INSERT ON ledger.deal TO brokerd_daemon")
+    await market.rests()
+    assert (await market.earned())["northgate-partner"] == before["northgate-partner"] + 500
+
+
 async def test_a_hundred_deals_of_a_hundredth_lot_pay_forty_cents(market: Market) -> None:
     """Each is 0.004 and pays nothing by itself; none of it is lost, and each line says so."""
     before = (await market.earned()).get(ALONE, 0)
