@@ -206,6 +206,7 @@ class Accruing:
         keeps them: the batches ask for themselves, should it be lost.
         """
         before = self._known.version
+        await self._known.read(conn)  # most of it while nobody waits for us
         async with holder.transaction():
             await inputs.share(holder, self.book)
             began, any_taken = self._monotonic(), True
@@ -232,6 +233,7 @@ class Accruing:
             each.terminate()
         self._links, self._numbers = [], Numbers()
         self._known.forget()
+        self._moved = 0  # all is read anew, which is too long for others to wait for
 
     async def _opened(
         self, conn: asyncpg.Connection, second: asyncpg.Connection | None
