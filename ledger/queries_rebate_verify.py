@@ -240,11 +240,12 @@ SELECT r.no, r.batch, r.deal_no, r.concerned_no, a.owner, r.component, r.kind, r
  WHERE r.book_id = $1 AND r.feed = $2 AND r.deal_no BETWEEN $3 AND $4
  ORDER BY r.no
 """
+# Accounts are many: each is looked up for its steps, never the other way round.
 STEPS: Final = """
+WITH s AS MATERIALIZED (SELECT * FROM ledger.remainder_step WHERE book_id = $1 AND batch BETWEEN $2 AND $3)
 SELECT s.batch, s.account_id, a.owner, s.component, s.period, s.exact
-  FROM ledger.remainder_step s
-  JOIN ledger.account a ON a.book_id = s.book_id AND a.id = s.account_id
- WHERE s.book_id = $1 AND s.batch BETWEEN $2 AND $3
+  FROM s
+ CROSS JOIN LATERAL (SELECT owner FROM ledger.account WHERE book_id = $1 AND id = s.account_id OFFSET 0) a
 """
 # $5 the last batch that counts.
 LEFT_BEFORE: Final = """

@@ -26,8 +26,9 @@ PAGE: Final = 20_000
 DEALS_MIN: Final = 20_000
 UPDATES_MIN: Final = 100
 OFF_LINES: Final = (
-    "lines-off-postings", "line-altered", "batch-altered", "batch-numbers", "contract-day-off",
-    "contract-batch-off", "remainder-off", "entry-without-batch", "stream-off-books",
+    "lines-off-postings", "line-altered", "deal-altered", "batch-altered", "batch-numbers",
+    "batch-time", "contract-day-off", "contract-batch-off", "remainder-off", "entry-without-batch",
+    "stream-off-books",
 )  # fmt: skip
 
 

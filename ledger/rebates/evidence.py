@@ -29,7 +29,7 @@ from ledger.rebates.reads import Line
 from ledger.rebates.recompute import Due, Trace, due, trace, whole
 from ledger.rebates.rounding import period
 
-SLICE: Final = 100  # deals computed before the loop serves others
+SLICE: Final = 25  # deals computed before the loop serves others
 
 ReadContracts = Callable[[asyncpg.Connection, int, int], Awaitable[Sequence[Contract]]]
 ReadAttributions = Callable[

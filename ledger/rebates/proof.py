@@ -31,7 +31,7 @@ from ledger.rebates.rounding import period, whole
 
 BATCHES_MAX: Final = 200  # in one page, and
 DEALS_MAX: Final = 4_000  # deals, but a batch at least
-SLICE: Final = 100  # deals computed before the loop serves others
+SLICE: Final = 25  # deals computed before the loop serves others
 FOUND_MAX: Final = 1_000  # then it is enough: who altered more has altered everything
 INPUTS_KEPT: Final = 4
 
