@@ -34,9 +34,13 @@ def rooms() -> list[str]:
 
 
 def statements(module: ModuleType) -> Iterator[tuple[str, str]]:
-    """The named statements of a module that can be prepared; the rest is DDL and settings."""
+    """The named statements of a module that can be prepared; the rest is DDL and settings.
+
+    A name that begins with an underscore is a part of statements, which are tried whole.
+    """
     for name, value in vars(module).items():
-        if name.isupper() and isinstance(value, str) and PREPARABLE.match(value):
+        whole = name.isupper() and not name.startswith("_")
+        if whole and isinstance(value, str) and PREPARABLE.match(value):
             yield name, value
 
 
