@@ -74,12 +74,21 @@ def serve(config: Path | None, *, adopt: bool) -> None:
     "--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there."
 )
 @click.option("--fresh", is_flag=True, help="Begin with empty books.")
-def demo(*, headless: bool, seconds: float | None, summary: Path | None, fresh: bool) -> None:
+@click.option(
+    "--traders",
+    type=click.IntRange(min=20),
+    default=2000,
+    show_default=True,
+    help="How many clients partners bring.",
+)
+def demo(
+    *, headless: bool, seconds: float | None, summary: Path | None, fresh: bool, traders: int
+) -> None:
     """Run everything against simulators, with one live table."""
     if headless and seconds is None:
         raise click.UsageError("--headless needs --seconds")
     status = _entry("gateway.demo")(
-        headless=headless, seconds=seconds, summary=summary, fresh=fresh
+        headless=headless, seconds=seconds, summary=summary, fresh=fresh, traders=traders
     )
     sys.exit(status)
 

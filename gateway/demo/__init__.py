@@ -58,14 +58,17 @@ class Run(msgspec.Struct, frozen=True):
     seconds: float | None
     summary: Path | None
     fresh: bool
+    traders: int
 
 
-def main(*, headless: bool, seconds: float | None, summary: Path | None, fresh: bool) -> int:
+def main(
+    *, headless: bool, seconds: float | None, summary: Path | None, fresh: bool, traders: int
+) -> int:
     """Run the demo; the exit code: 0 when all is right, 1 when not or when it cannot start."""
     book, findings = rulebooks.check(RULEBOOK)
     if book is None:
         raise click.ClickException(f"the sample rulebook is wrong: {findings[0].message}")
-    run = Run(headless, seconds, summary, fresh)
+    run = Run(headless, seconds, summary, fresh, traders)
     place = Place(
         folder=Path(os.environ.get("BROKERD_EMBEDDED__STATE_FOLDER", "state")).absolute(),
         rulebook=RULEBOOK, run_as=os.environ.get("BROKERD_EMBEDDED__RUN_AS") or None,
@@ -141,7 +144,7 @@ async def _play(run: Run, world: World, book: Rulebook, clocks: Clocks) -> int:
     await world.platform.post("/faults", {"command": "user/add", "action": "drop_after"})
     clients = await people.settle_in(world.desk, people.sample())
     async with aiohttp.ClientSession() as http:
-        market = Market(world, book, http, clocks)
+        market = Market(world, book, http, clocks, run.traders)
         since = clocks.now()
         if not run.headless:
             click.echo(screen.directions(world))

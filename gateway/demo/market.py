@@ -35,10 +35,11 @@ class Market:
     """Partners and traders of one demo; empty until `settle`."""
 
     def __init__(
-        self, world: World, book: Rulebook, http: aiohttp.ClientSession, clocks: Clocks
+        self, world: World, book: Rulebook, http: aiohttp.ClientSession, clocks: Clocks, wanted: int
     ) -> None:
         self._world = world
         self._book = book
+        self._wanted = wanted
         self._chance = Random(SEED)  # noqa: S311 - it plans a sample broker, nothing secret
         self.partners: Sequence[Contracted] = ()
         self.traders: Sequence[Known] = ()
@@ -53,7 +54,7 @@ class Market:
         """Make the partners known; returns the clients they will bring."""
         planned = partners.tree(self._book, self._chance)
         self.partners = await partners.contract_all(self._world.desk.portal, planned)
-        return partners.traders(planned, self._chance)
+        return partners.traders(planned, self._chance, self._wanted)
 
     @asynccontextmanager
     async def dealing(self, per_s: float) -> AsyncIterator[None]:

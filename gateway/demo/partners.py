@@ -19,7 +19,6 @@ from ledger.rebates import plans
 from ledger.rebates.plans import Plan
 
 PARTNERS: Final = 220
-CLIENTS: Final = 2000
 LEVELS_MAX: Final = 5
 TOP: Final = 0.12  # of the partners have nobody above them
 ORGANIC: Final = 0.08  # of the clients came through nobody
@@ -103,9 +102,7 @@ def _some_direct(
     ]
 
 
-def traders(
-    partners: Sequence[Planned], chance: Random, clients: int = CLIENTS
-) -> tuple[Person, ...]:
+def traders(partners: Sequence[Planned], chance: Random, clients: int) -> tuple[Person, ...]:
     """Clients on their way to trading, most of them brought by a partner."""
     people = []
     for number in range(1, clients + 1):

@@ -34,7 +34,8 @@ def folder() -> Iterator[Path]:
 async def demo(folder: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command without a screen, its state in the folder; killed if the story fails."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.cli", "demo", "--headless", *arguments,
+        sys.executable, "-m", "gateway.cli", "demo", "--headless", "--traders", "60",
+        *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env=os.environ | {"BROKERD_EMBEDDED__STATE_FOLDER": str(folder / "state")},
         start_new_session=True,
