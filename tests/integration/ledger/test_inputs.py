@@ -16,10 +16,13 @@ from ledger.units import Done, Left, Unit, Why
 from tests.integration.ledger.conftest import WAIT_S, House
 
 BOOKS = (2, 1)
-WAITING = (
-    "SELECT count(*) FROM pg_stat_activity "
-    "WHERE wait_event_type = 'Lock' AND datname = current_database()"
-)
+# Not pg_stat_activity: that stays as it was first read for the whole of a transaction.
+WAITING = """
+SELECT EXISTS (
+    SELECT FROM pg_locks w JOIN pg_locks h USING (pid)
+     WHERE NOT w.granted
+       AND h.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
 
 
 def plan(per_lot: str = "5", id: str = "basic") -> Plan:
