@@ -60,15 +60,14 @@ UNION ALL
 SELECT 'contract-day-off',
        coalesce(s.book_id, d.book_id) || '/' || coalesce(s.account_id, d.account_id) || ' '
            || coalesce(s.day, d.day),
-       'says ' || coalesce(d.net, 0) || ' in ' || coalesce(d.lines, 0) || ' lines up to ' || coalesce(d.last_line, 0)
-           || ', lines say ' || coalesce(s.net, 0) || ' in ' || coalesce(s.lines, 0) || ' up to ' || coalesce(s.high, 0)
-  FROM (SELECT l.book_id, l.account_id, b.day, sum(l.net) AS net, sum(l.lines) AS lines, max(l.high) AS high
+       'says ' || coalesce(d.net, 0) || ', lines say ' || coalesce(s.net, 0)
+  FROM (SELECT l.book_id, l.account_id, b.day, sum(l.net) AS net
           FROM of_batch l
           JOIN ledger.accrual_batch b ON b.book_id = l.book_id AND b.batch = l.batch
          GROUP BY l.book_id, l.account_id, b.day) s
   FULL JOIN ledger.contract_day d
     ON d.book_id = s.book_id AND d.account_id = s.account_id AND d.day = s.day
- WHERE (s.net, s.lines, s.high) IS DISTINCT FROM (d.net::numeric, d.lines::numeric, d.last_line)
+ WHERE s.net IS DISTINCT FROM d.net::numeric
 UNION ALL
 SELECT 'batch-numbers', coalesce(b.book_id, l.book_id) || '/' || coalesce(b.batch, l.batch),
        coalesce('says lines ' || b.first_line || ' to ' || b.last_line || ' of deals ' || b.feed || '/'

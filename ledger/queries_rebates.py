@@ -65,13 +65,10 @@ WITH batch AS (
             WHERE c.book_id = $1 AND c.account_id = u.account_id
             ORDER BY c.batch DESC LIMIT 1) before ON true
 ), days AS (
-    INSERT INTO ledger.contract_day AS d (book_id, account_id, day, net, lines, last_line)
-    SELECT $1, u.account_id, $8, u.net, u.lines, u.last_line
-      FROM unnest($14::bigint[], $15::bigint[], $16::integer[], $23::bigint[])
-           AS u (account_id, net, lines, last_line)
-    ON CONFLICT (book_id, account_id, day) DO UPDATE
-       SET net = d.net + excluded.net, lines = d.lines + excluded.lines,
-           last_line = excluded.last_line
+    INSERT INTO ledger.contract_day AS d (book_id, account_id, day, net)
+    SELECT $1, u.account_id, $8, u.net
+      FROM unnest($14::bigint[], $15::bigint[]) AS u (account_id, net)
+    ON CONFLICT (book_id, account_id, day) DO UPDATE SET net = d.net + excluded.net
 ), remainders AS (
     INSERT INTO ledger.remainder AS r (book_id, account_id, component, period, exact, paid)
     SELECT $1, u.account_id, u.component, $17::date, u.exact, u.paid

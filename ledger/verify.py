@@ -137,7 +137,7 @@ GRANTS: Final = _READ_AND_ADD | {
     ("feed_book", "update", "landed"),
     *(("deal_parked", "update", column) for column in ("reason", "subject", "landed")),
     ("inputs", "update", "version"),
-    *(("contract_day", "update", column) for column in ("net", "lines", "last_line")),
+    ("contract_day", "update", "net"),
     *(("remainder", "update", column) for column in ("exact", "paid")),
     *(("accrual_head", "update", column) for column in ("epoch", "batch", "line")),
     ("accrual_position", "update", "reached"),

@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gateway.control.refusals import Refusal, not_found
+from gateway.flows.live_events import ContractNow
 from gateway.http.bodies import Params
 from gateway.http.books import Entity, Moment, amount_text, closed, entities_of
 from gateway.http.calls import Call, reply
@@ -51,23 +52,9 @@ class LiabilityParams(Params, frozen=True):
     as_of: Moment | None = None
 
 
-class ContractBalancesView(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands on a contract's accounts; `today` is the UTC day.
+class ContractBalancesView(ContractNow, frozen=True, kw_only=True):
+    """The same as a stream tells, and `at`, when the contract's newest batch was booked."""
 
-    lines      how many lines it has; `last_line` is the number of the newest, 0 for none
-    version    rises with each entry that moves one of its accounts
-    at         when its newest batch was booked
-    """
-
-    contract: str
-    currency: str
-    accrued: str
-    held: str
-    payable: str
-    today: str
-    lines: int
-    last_line: int
-    version: int
     at: datetime | None
 
 

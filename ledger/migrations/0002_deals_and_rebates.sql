@@ -168,8 +168,6 @@ CREATE TABLE ledger.contract_day (
     account_id bigint NOT NULL,
     day        date NOT NULL,
     net        bigint NOT NULL,
-    lines      bigint NOT NULL,
-    last_line  bigint NOT NULL,
     PRIMARY KEY (book_id, account_id, day)
 ) WITH (fillfactor = 70);
 
@@ -233,7 +231,7 @@ GRANT UPDATE (epoch, cursor, moved) ON ledger.feed_cursor TO brokerd_daemon;
 GRANT UPDATE (landed) ON ledger.feed_book TO brokerd_daemon;
 GRANT UPDATE (reason, subject, landed) ON ledger.deal_parked TO brokerd_daemon;
 GRANT UPDATE (version) ON ledger.inputs TO brokerd_daemon;
-GRANT UPDATE (net, lines, last_line) ON ledger.contract_day TO brokerd_daemon;
+GRANT UPDATE (net) ON ledger.contract_day TO brokerd_daemon;
 GRANT UPDATE (exact, paid) ON ledger.remainder TO brokerd_daemon;
 GRANT UPDATE (epoch, batch, line) ON ledger.accrual_head TO brokerd_daemon;
 GRANT UPDATE (reached) ON ledger.accrual_position TO brokerd_daemon;

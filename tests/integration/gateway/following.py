@@ -91,10 +91,9 @@ class Partners:
             book, number, line, day, minor,
         )  # fmt: skip
         await self.conn.execute(
-            "INSERT INTO ledger.contract_day VALUES ($1, $2, $3, $4, 1, $5)"
-            " ON CONFLICT (book_id, account_id, day) DO UPDATE SET last_line = $5,"
-            " net = contract_day.net + $4, lines = contract_day.lines + 1",
-            book, number, day, minor, line,
+            "INSERT INTO ledger.contract_day VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (book_id, account_id, day) DO UPDATE SET net = contract_day.net + $4",
+            book, number, day, minor,
         )  # fmt: skip
         return Moved(book, (contract,), at)
 

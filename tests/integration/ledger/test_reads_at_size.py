@@ -60,8 +60,8 @@ SELECT 1, account_id, batch, day, lines, lines, last_line, n * lines, n * lines
          WHERE b.batch >= 100) s
 """
 DAYS_WRITTEN = """
-INSERT INTO ledger.contract_day (book_id, account_id, day, net, lines, last_line)
-SELECT book_id, account_id, day, sum(net), sum(lines), max(last_line)
+INSERT INTO ledger.contract_day (book_id, account_id, day, net)
+SELECT book_id, account_id, day, sum(net)
   FROM ledger.contract_batch WHERE batch >= 100 GROUP BY 1, 2, 3
 """
 ENTRIES_WRITTEN = """

@@ -192,7 +192,7 @@ TAMPERED = {
     "batch-altered": "UPDATE ledger.rebate_line SET level = 2 WHERE no = 1",
     "batch-numbers": "DELETE FROM ledger.accrual_batch WHERE batch = 2",
     "contract-batch-off": "UPDATE ledger.contract_batch SET net = net + 1 WHERE batch = 1",
-    "contract-day-off": "UPDATE ledger.contract_day SET last_line = last_line + 1",
+    "contract-day-off": "UPDATE ledger.contract_day SET net = net + 1",
     "remainder-off": "UPDATE ledger.remainder SET paid = paid + 1",
     "entry-without-batch": "UPDATE ledger.accrual_batch SET entry_id = NULL WHERE batch = 1",
     "stream-off-books": "UPDATE ledger.contract_batch SET lines_ever = lines_ever + 1",
