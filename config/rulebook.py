@@ -44,6 +44,9 @@ CountryOrAny = Annotated[
     str,
     Meta(pattern=r"^([A-Z]{2}|\*)$", description="a country of ISO 3166 such as `DE`, or `*`"),
 ]
+TimeOfDay = Annotated[
+    str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description="a time such as `21:00`")
+]
 CurrencyCode = Annotated[
     str, Meta(pattern="^[A-Z]{3,5}$", description="a currency code such as `EUR`")
 ]
@@ -122,6 +125,8 @@ class Entity(Part, frozen=True, kw_only=True):
     jurisdiction: Country
     book: Annotated[int, Meta(ge=1, le=32767)]  # leads every key of the ledger; never reused
     currency: CurrencyCode  # the entity reports in it
+    # Where a settlement period ends, UTC: no batch of rebates has deals of both sides of it.
+    settlement_cut_off: TimeOfDay = "00:00"
 
 
 class Brand(Part, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ it calls constructors and waits.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gc
 import logging
 import time
@@ -401,6 +402,7 @@ class House:
             lane=self.counted, contracts=contracts_since, attributions=of_logins,
             reattributed=changed_since, tell=self.live.told, observer=self.metrics, ids=self.ids,
             now=self.clocks.now, monotonic=self.clocks.monotonic,
+            cut_off=dt.time.fromisoformat(entity.settlement_cut_off),
         )  # fmt: skip
         self.books[entity.book] = (owner, accruing)
         self.life.watch(f"accrual:{entity.book}", accruing.trouble)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, time
 from typing import Final, Protocol
 
 import asyncpg
@@ -28,7 +28,7 @@ from ledger import deals
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.rebates import inputs
-from ledger.rebates.accrual import DEALS_MAX
+from ledger.rebates.accrual import DEALS_MAX, MIDNIGHT
 from ledger.rebates.pipeline import Pipeline
 from ledger.rebates.writer import Committed, Fenced, Moved
 from ledger.units import Unit
@@ -67,6 +67,7 @@ class Accruing:
     contracts, attributions, reattributed   as `KnownInputs` asks for them
     tell          hears of each batch after its commit
     entity        the legal entity of the book: whose people see an item
+    cut_off       where its settlement periods end, UTC
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Accruing:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         deals_max: int = DEALS_MAX,
+        cut_off: time = MIDNIGHT,
     ) -> None:
         self.book = book
         self._entity = entity
@@ -100,6 +102,7 @@ class Accruing:
         self._now = now
         self._monotonic = monotonic
         self._deals_max = deals_max
+        self._cut_off = cut_off
         self._known = KnownInputs(book, contracts, attributions, reattributed)
         self._pace = Pace(deals_max)
         self._numbers = Numbers()
@@ -244,7 +247,7 @@ class Accruing:
         try:
             return await Pipeline.open(
                 conn, self._numbers, self.book, self._ownership.epoch, found, self._monotonic,
-                self._committed, self._deals_max, second, self._known.learned,
+                self._committed, self._deals_max, second, self._known.learned, self._cut_off,
             )  # fmt: skip
         except Fenced as fenced:
             raise Overtaken(str(fenced)) from fenced

@@ -30,6 +30,7 @@ SLICE: Final = 100  # deals computed before the loop serves others: below 10 ms 
 SUMMED: Final = 300  # different shares added up before the loop serves others
 WAYS_KEPT: Final = 200_000  # (login, symbol) resolved before memory starts anew
 SHARES_KEPT: Final = 50_000  # (route, volume) priced before memory starts anew
+MIDNIGHT: Final = time()
 SELL: Final = 1  # actions above it move money without a trade
 
 _PER_LOT: Final = int(Component.PER_LOT)
@@ -133,12 +134,18 @@ class Sheet:
         self.deals += (no,) * len(share.accounts)
 
 
-def batch_length(deals: Sequence[LandedDeal], limit: int = DEALS_MAX) -> int:
-    """How many of the deals, from the first on, belong to one batch: one day, and not too many."""
+def batch_length(
+    deals: Sequence[LandedDeal], limit: int = DEALS_MAX, cut_off: time = MIDNIGHT
+) -> int:
+    """How many of the deals, from the first on, belong to one batch: one UTC day, one side of its
+    settlement cut-off, and not too many.
+    """
     if not deals:
         return 0
-    begin = datetime.combine(deals[0].deal.at.date(), time(), UTC)
+    begin = datetime.combine(deals[0].deal.at.date(), MIDNIGHT, UTC)
     end = begin + timedelta(days=1)
+    cut = datetime.combine(begin, cut_off, UTC)
+    begin, end = (begin, cut) if deals[0].deal.at < cut else (cut, end)
     for number, landed in enumerate(deals[:limit]):
         if not begin <= landed.deal.at < end:
             return number

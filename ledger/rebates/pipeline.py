@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, time
 from typing import Final
 
 import asyncpg
@@ -21,6 +21,7 @@ from ledger.deals import LandedDeal
 from ledger.journal import Numbers
 from ledger.rebates.accrual import (
     DEALS_MAX,
+    MIDNIGHT,
     Attributed,
     Engine,
     batch_length,
@@ -48,11 +49,13 @@ class Pipeline:
     """Accrual of one book from where it stands in the books.
 
     on_commit  hears of each batch after its commit
+    cut_off    where the book's settlement periods end, UTC: no batch has deals of both sides
     """
 
     def __init__(
         self, engine: Engine, writers: Sequence[Writer], head: Head,
         on_commit: Callable[[Committed], None], deals_max: int = DEALS_MAX,
+        cut_off: time = MIDNIGHT,
     ) -> None:  # fmt: skip
         self.engine = engine
         self._writers = writers
@@ -63,6 +66,7 @@ class Pipeline:
         self._remainders = Remainders()
         self._on_commit = on_commit
         self._deals_max = deals_max
+        self._cut_off = cut_off
         self._sent: deque[asyncio.Task[datetime]] = deque()
         self._last: asyncio.Task[datetime] | None = None  # even when it is committed
         self._copying = asyncio.Event()
@@ -72,7 +76,7 @@ class Pipeline:
         cls, conn: asyncpg.Connection, numbers: Numbers, book: int, epoch: int, inputs: Inputs,
         clock: Callable[[], float], on_commit: Callable[[Committed], None],
         deals_max: int = DEALS_MAX, second: asyncpg.Connection | None = None,
-        learned: Learned | None = None,
+        learned: Learned | None = None, cut_off: time = MIDNIGHT,
     ) -> Pipeline:  # fmt: skip
         """Take the book for `epoch` and stand where it stands. Raises Fenced: a newer owner has it.
 
@@ -89,7 +93,8 @@ class Pipeline:
             for each in (conn, second) if each is not None
         ]  # fmt: skip
         head = await writers[0].load()
-        return cls(Engine(book, inputs, accounts, attributed), writers, head, on_commit, deals_max)
+        engine = Engine(book, inputs, accounts, attributed)
+        return cls(engine, writers, head, on_commit, deals_max, cut_off)
 
     def reached(self, feed: int) -> int:
         """The last deal of a feed that was taken, committed or still on its way."""
@@ -104,7 +109,8 @@ class Pipeline:
         """
         begin = 0
         while begin < len(deals):
-            end = begin + batch_length(deals[begin : begin + self._deals_max], self._deals_max)
+            some = deals[begin : begin + self._deals_max]
+            end = begin + batch_length(some, self._deals_max, self._cut_off)
             await self._take(feed, deals[begin:end])
             begin = end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -94,6 +95,18 @@ async def test_a_batch_is_told_after_its_commit(earning: Earning) -> None:
             while not seen:
                 await asyncio.sleep(0.01)
     assert await seen[0] == [500]
+
+
+async def test_deals_of_two_settlement_periods_are_never_in_one_batch(earning: Earning) -> None:
+    """The book's cut-off ends a batch, although all its deals wait and are of one day."""
+    before, after = NOON - timedelta(minutes=1), NOON + timedelta(minutes=1)
+    await earning.land(deal(1, at=before), deal(2, at=before), deal(3, at=after), deal(4, at=after))
+    async with working(earning.owned(cut_off=NOON.time())):
+        await earning.until_caught_up()
+    assert await earning.rows("SELECT first_deal, last_deal FROM ledger.accrual_batch") == [
+        (1, 2), (3, 4)
+    ]  # fmt: skip
+    await nothing_wrong(earning)
 
 
 async def test_an_owner_goes_on_where_the_last_one_stopped(earning: Earning) -> None:

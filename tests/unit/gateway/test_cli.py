@@ -89,7 +89,7 @@ def test_checking_settings_finds_who_is_not_reached(tmp_path: Path) -> None:
     status, _, err = run("check", str(DEMO), "--config", str(settings), env={"PEPPER": "p"})
     assert status == 1
     assert err.count("missing-section") == 5
-    assert "broker.toml:33: missing-section: [platforms.mt5-live] is missing" in err
+    assert "broker.toml:34: missing-section: [platforms.mt5-live] is missing" in err
 
 
 def test_the_settings_say_which_rulebook_to_check(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import msgspec
 import pytest
@@ -193,6 +193,18 @@ def test_a_batch_is_of_one_day_and_not_too_long() -> None:
     deals = landed(deal(n, at=when) for n, when in enumerate(at, 1))
     assert [batch_length(deals[n:]) for n in range(5)] == [2, 1, 1, 1, 0]
     assert batch_length(deals, limit=1) == 1
+
+
+def test_a_batch_is_of_one_side_of_the_settlement_cut_off() -> None:
+    """A batch ends before the first deal of another settlement period, earlier or later."""
+    cut = datetime(2026, 3, 2, 21, tzinfo=UTC)
+    at = [
+        cut - timedelta(hours=21), cut - timedelta(microseconds=1), cut, cut + timedelta(hours=2),
+        cut - timedelta(microseconds=1), cut + timedelta(hours=3),
+    ]  # fmt: skip
+    deals = landed(deal(n, at=when) for n, when in enumerate(at, 1))
+    lengths = [batch_length(deals[n:], cut_off=time(21)) for n in range(7)]
+    assert lengths == [2, 1, 2, 1, 1, 1, 0]
 
 
 def test_what_was_never_learned_is_asked_for() -> None:
