@@ -98,18 +98,23 @@ def _made(
 
 _N = Nature
 _ACTIONS: Final = (
-    _made("kyc.request", _N.MAKE, "ask that a client be approved", "kyc:request"),
-    _made("kyc.approve", _N.APPROVE, "approve a client", "kyc:approve", business=True),
+    _made(
+        "kyc.request", _N.MAKE, "ask that a client be approved", "kyc:request", "kyc-high:request"
+    ),
+    _made(
+        "kyc.approve", _N.APPROVE, "approve a client", "kyc:approve", "kyc-high:approve",
+        business=True,
+    ),
     _made("screening.decide", _N.MAKE, "decide a hit as the analyst", "screening:request"),
     _made(
         "screening.confirm", _N.APPROVE, "decide a hit again", "screening:approve", business=True
     ),
     _made("screening.clear", _N.DECIDE, "clear a strong hit of a review"),
     _made("risk.override", _N.DECIDE, "set a client's risk against its score"),
-    _made("suspicion.request", _N.MAKE, "report a suspicion", "suspicion:request"),
-    _made("suspicion.approve", _N.APPROVE, "file a suspicion", "suspicion:approve", business=True),
-    _made("profile.request", _N.MAKE, "ask to change a client's data", "profile:request"),
-    _made("profile.approve", _N.APPROVE, "agree to it", "profile:approve", business=True),
+    _made("suspicion.request", _N.MAKE, "report a suspicion", "suspicions:request"),
+    _made("suspicion.approve", _N.APPROVE, "file a suspicion", "suspicions:approve", business=True),
+    _made("profile.request", _N.MAKE, "ask to change a client's data", "profiles:request"),
+    _made("profile.approve", _N.APPROVE, "agree to it", "profiles:approve", business=True),
     _made("lifecycle.move", _N.DECIDE, "move a client where one person may"),
     _made("lifecycle.request", _N.MAKE, "ask for a client's move", "lifecycle:request"),
     _made("lifecycle.approve", _N.APPROVE, "agree to it", "lifecycle:approve", business=True),
@@ -119,16 +124,20 @@ _ACTIONS: Final = (
     _made("account.approve", _N.APPROVE, "agree to it", "accounts:approve", business=True),
     _made("leverage.request", _N.MAKE, "ask for other leverage", "leverage:request"),
     _made("leverage.approve", _N.APPROVE, "agree to it", "leverage:approve", business=True),
-    _made("deposit.request", _N.MAKE, "ask for a deposit by hand", "manual-deposit:request"),
+    _made("deposit.request", _N.MAKE, "ask for a deposit by hand", "deposit-credits:request"),
     _made(
-        "deposit.approve", _N.APPROVE, "agree to it", "manual-deposit:approve", business=True
+        "deposit.approve", _N.APPROVE, "agree to it", "deposit-credits:approve", business=True
     ),
     _made("withdrawal.request", _N.MAKE, "ask for a withdrawal", "withdrawals:request"),
     _made("withdrawal.clear", _N.DECIDE, "clear it for compliance", "withdrawals:clear"),
     _made("withdrawal.approve", _N.APPROVE, "agree to it", "withdrawals:approve", business=True),
     _made("withdrawal.send", _N.DO, "send it to a provider", "withdrawals:send"),
-    _made("reversal.request", _N.MAKE, "ask to take a sent one back", "reversals:request"),
-    _made("reversal.approve", _N.APPROVE, "agree to it", "reversals:approve", business=True),
+    _made(
+        "reversal.request", _N.MAKE, "ask to take a sent one back", "withdrawal-reversals:request"
+    ),
+    _made(
+        "reversal.approve", _N.APPROVE, "agree to it", "withdrawal-reversals:approve", business=True
+    ),
     _made("destination.add", _N.MAKE, "add or change where payouts go", "destinations:request"),
     _made(
         "destination.verify", _N.APPROVE, "verify where they go", "destinations:approve",
@@ -138,22 +147,29 @@ _ACTIONS: Final = (
     _made("refund.approve", _N.APPROVE, "agree to it", "refunds:approve", business=True),
     _made("adjustment.request", _N.MAKE, "ask to adjust a wallet", "adjustments:request"),
     _made("adjustment.approve", _N.APPROVE, "agree to it", "adjustments:approve", business=True),
-    _made("bonus.request", _N.MAKE, "ask for a bonus", "bonus:request"),
-    _made("bonus.approve", _N.APPROVE, "agree to it", "bonus:approve", business=True),
-    _made("recon.match", _N.DO, "match an item of a statement", "recon:request"),
-    _made("recon.write-off", _N.APPROVE, "write a difference off", "recon:approve", business=True),
+    _made("bonus.request", _N.MAKE, "ask for a bonus", "bonuses:request"),
+    _made("bonus.approve", _N.APPROVE, "agree to it", "bonuses:approve", business=True),
+    _made("recon.match", _N.DO, "match an item of a statement", "reconciliation:request"),
+    _made(
+        "recon.write-off", _N.APPROVE, "write a difference off", "reconciliation:approve",
+        business=True,
+    ),
     _made("routing.draft", _N.MAKE, "draft routing rules", "routing:draft"),
     _made("routing.publish", _N.APPROVE, "publish them", "routing:publish", business=True),
-    _made("credential.request", _N.MAKE, "ask for other keys of a provider", "credentials:request"),
-    _made("credential.approve", _N.APPROVE, "agree to it", "credentials:approve"),
+    _made(
+        "credential.request", _N.MAKE, "ask for other keys of a provider", "psp-credentials:request"
+    ),
+    _made("credential.approve", _N.APPROVE, "agree to it", "psp-credentials:approve"),
     _made("plan.draft", _N.MAKE, "draft a partner plan", "plans:draft"),
     _made("plan.publish", _N.APPROVE, "publish it", "plans:publish", business=True),
     _made("terms.request", _N.MAKE, "draft a partner's own terms", "terms:request"),
     _made("terms.approve", _N.APPROVE, "agree to them", "terms:approve", business=True),
-    _made("earnings.request", _N.MAKE, "ask to adjust earnings", "earnings:request"),
-    _made("earnings.approve", _N.APPROVE, "agree to it", "earnings:approve", business=True),
+    _made("earnings.request", _N.MAKE, "ask to adjust earnings", "partner-adjustments:request"),
+    _made(
+        "earnings.approve", _N.APPROVE, "agree to it", "partner-adjustments:approve", business=True
+    ),
     _made("settlement.approve", _N.APPROVE, "approve a run", "settlements:approve", business=True),
-    _made("payout.send", _N.DO, "send what a run pays", "settlements:execute"),
+    _made("payout.send", _N.DO, "send what a run pays", "settlements:pay"),
     _made("dispute.open", _N.MAKE, "open a partner's dispute", "disputes:request"),
     _made("dispute.decide", _N.APPROVE, "decide it", "disputes:approve", business=True),
     _made("recompute.approve", _N.APPROVE, "agree to earnings computed again"),
@@ -161,25 +177,25 @@ _ACTIONS: Final = (
     _made("rule.draft", _N.MAKE, "draft codes, rules or thresholds", "rules:draft"),
     _made("rule.publish", _N.APPROVE, "publish them", "rules:publish", business=True),
     _made("rule.only-maker", _N.STAND, "be the only maker of the cases a rule changes"),
-    _made("mapping.draft", _N.MAKE, "draft groups and platforms", "mapping:draft"),
-    _made("mapping.publish", _N.APPROVE, "publish them", "mapping:publish", business=True),
+    _made("mapping.draft", _N.MAKE, "draft groups and platforms", "platforms:draft"),
+    _made("mapping.publish", _N.APPROVE, "publish them", "platforms:publish", business=True),
     _made("entity.draft", _N.MAKE, "draft entities and brands", "entities:draft"),
     _made("entity.publish", _N.APPROVE, "publish them", "entities:publish", business=True),
     _made("role.request", _N.MAKE, "ask for a person's role", "roles:request"),
     _made("role.approve", _N.APPROVE, "agree to it", "roles:approve"),
     _made("machine.run", _N.DO, "operate the machine", "operations:execute"),
-    _made("audit.examine", _N.DO, "examine and export the audit", "audit:execute"),
+    _made("audit.examine", _N.DO, "examine and export the audit", "audit:export"),
     _made("any.write", _N.DO, "change anything at all"),
     _made("break-glass.request", _N.MAKE, "ask for emergency rights", "break-glass:request"),
     _made("break-glass.grant", _N.APPROVE, "grant them", "break-glass:approve"),
     _made("break-glass.use", _N.DO, "act with them"),
     _made("break-glass.review", _N.DECIDE, "review what was done with them"),
-    _made("purge.request", _N.MAKE, "ask to purge a client's data", "purge:request"),
-    _made("purge.approve", _N.APPROVE, "agree to it", "purge:approve", business=True),
+    _made("purge.request", _N.MAKE, "ask to purge a client's data", "purges:request"),
+    _made("purge.approve", _N.APPROVE, "agree to it", "purges:approve", business=True),
     _made("delegate.approve", _N.APPROVE, "have a delegate agree in one's name"),
     _made("item.resolve", _N.DECIDE, "close what somebody must look at"),
     _made("partner.manage", _N.DO, "manage a partner"),
-    _made("client.own", _N.DO, "own a client in sales", "contacts:execute"),
+    _made("client.own", _N.DO, "own a client in sales", "leads:log"),
     _made("account.own", _N.STAND, "have, or be related to who has, the account"),
 )  # fmt: skip
 ACTIONS: Final[Mapping[str, Action]] = MappingProxyType({each.name: each for each in _ACTIONS})
@@ -324,7 +340,8 @@ def _rank(hit: Hit) -> int:
 
 # --- what roles allow ---------------------------------------------------------------------------
 
-_LOOKING: Final = frozenset({"read", "masked", "explain"})  # verbs that change nothing
+# Verbs that change nothing.
+_LOOKING: Final = frozenset({"read", "masked", "totals", "area", "explain"})
 
 
 def abilities(permissions: Iterable[str]) -> frozenset[str]:

@@ -24,6 +24,7 @@ from gateway.control.duties import (
     held_together,
     judge,
 )
+from gateway.control.permissions import CATALOGUE
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "conflicts.csv"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -173,6 +174,12 @@ def test_nobody_ever_holds_a_forbidden_pair(wanted: list[Act]) -> None:
         if hit is None:
             done.append(act)
     assert not [pair for pair in combinations(reversed(done), 2) if forbidden(*pair)]
+
+
+def test_what_actions_ask_for_are_permissions_of_the_catalogue() -> None:
+    """A conflict of roles is found by permissions that roles do have."""
+    named = {name for action in ACTIONS.values() for name in action.permissions}
+    assert named <= CATALOGUE.keys()
 
 
 # --- roles --------------------------------------------------------------------------------------
