@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.control import queries as q
+from gateway.control import queries_audit as q
 from gateway.control.access import Caller
+from gateway.control.refusals import Refusal
 from ledger.units import Change, Kind, Step
 
 if TYPE_CHECKING:
@@ -43,6 +44,29 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
+# A person decides here what they might as well not have done: why is part of the act.
+REASONED: Final = frozenset(
+    {"client.move", "approval.decide", "item.resolve", "key.revoke", "rulebook.adopt"}
+)
+
+
+class Concerns(msgspec.Struct, frozen=True):
+    """What an act is about, so that it is found by it and shown only to whoever reaches it.
+
+    entity    "" is the whole house: only whoever reaches all entities reads it
+    client    the client concerned, whatever the subject is
+    contract  the partner's contract concerned
+    """
+
+    entity: str = ""
+    brand: str = ""
+    client: str = ""
+    contract: str = ""
+
+
+THE_HOUSE: Final = Concerns()
+
+
 class Command(msgspec.Struct, frozen=True):
     """The envelope of every command.
 
@@ -68,27 +92,27 @@ def audited(
     *,
     before: object = None,
     after: object = None,
+    concerns: Concerns = THE_HOUSE,
+    approvals: Sequence[str] = (),
 ) -> Change:
-    """The audit row of this command; `before` and `after` are JSON values without personal data."""
+    """The audit row of this command; `before` and `after` are JSON values without personal data.
+
+    approvals  the ids of those that allowed it
+    Raises Refusal `reason-missing` for a command that needs a reason and has none.
+    """
     assert name in COMMANDS, name
+    if name in REASONED and not command.reason.strip():
+        raise Refusal("reason-missing", f"{name} needs a reason")
     caller = command.caller
     return Change(
         AUDIT,
         (
-            audit_id,
-            command.at,
-            caller.person,
-            caller.role,
-            command.on_behalf_of,
-            name,
-            subject,
-            _json(before),
-            _json(after),
-            command.reason,
-            command.correlation,
-            caller.key_id,
+            audit_id, command.at, caller.person, caller.role, command.on_behalf_of, name, subject,
+            _json(before), _json(after), command.reason, command.correlation, caller.key_id,
+            getattr(caller, "session", ""), _grant(caller), ",".join(approvals), concerns.entity,
+            concerns.brand, concerns.client, concerns.contract,
         ),
-    )
+    )  # fmt: skip
 
 
 async def write(conn: asyncpg.Connection, changes: Sequence[Change]) -> None:
@@ -100,3 +124,9 @@ async def write(conn: asyncpg.Connection, changes: Sequence[Change]) -> None:
 
 def _json(value: object) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _grant(caller: Caller) -> str:
+    """The grant that allowed the act; "" for whoever sits at the machine."""
+    held = getattr(caller, "grants", ())
+    return str(held[0].grant_id) if held else ""

@@ -1,0 +1,80 @@
+"""The SQL of the audit: its records, their seals and the anchors. Knows these tables and no others."""
+
+from __future__ import annotations
+
+from typing import Final
+
+INSERT_AUDIT: Final = """
+INSERT INTO gateway.audit (id, at, actor, role, on_behalf_of, command, subject, before, after, reason, correlation, key_id,
+                           session, grant_id, approvals, entity, brand, client, contract)
+SELECT u.id, u.at, u.actor, u.role, u.on_behalf_of, u.command, u.subject, u.before::jsonb, u.after::jsonb, u.reason, u.correlation,
+       u.key_id, u.session, u.grant_id, string_to_array(u.approvals, ','), u.entity, u.brand, u.client, u.contract
+FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[])
+     AS u(id, at, actor, role, on_behalf_of, command, subject, before, after, reason, correlation, key_id,
+          session, grant_id, approvals, entity, brand, client, contract)
+"""
+
+# --- the chain ----------------------------------------------------------------------------------
+
+# The end of the chain, and the youngest transaction there has been: below it lies every record but those of
+# a database that was copied row by row into a server whose own count is lower.
+SEAL_HEAD: Final = """
+SELECT coalesce(s.no, 0) AS no, coalesce(s.audit_id, '') AS audit_id, coalesce(s.xid, '0'::xid8)::text AS xid,
+       coalesce(s.hash, decode(repeat('00', 32), 'hex')) AS hash,
+       coalesce(s.xid >= pg_snapshot_xmax(pg_current_snapshot()), false) AS copied
+  FROM (SELECT 1) one LEFT JOIN (SELECT * FROM gateway.audit_seal ORDER BY no DESC LIMIT 1) s ON true
+"""
+
+_RECORD: Final = """
+       a.id, a.at, a.actor, a.role, a.on_behalf_of, a.command, a.subject, a.before::text AS before, a.after::text AS after,
+       a.reason, a.correlation, a.key_id, a.session, a.grant_id, a.approvals, a.entity, a.brand, a.client, a.contract
+"""
+
+# What may be sealed: past the cursor, and below every transaction that could still bring a record.
+UNSEALED: Final = f"""
+SELECT {_RECORD}, a.xid::text AS xid
+  FROM gateway.audit a
+ WHERE (a.xid, a.id) > ($1::text::xid8, $2)
+   AND (a.xid < pg_snapshot_xmin(pg_current_snapshot()) OR ($3 AND a.xid >= pg_snapshot_xmax(pg_current_snapshot())))
+   AND NOT EXISTS (SELECT FROM gateway.audit_seal s WHERE s.audit_id = a.id)
+ ORDER BY a.xid, a.id LIMIT $4
+"""  # noqa: S608
+
+# $10 is the owner's epoch: nothing is written by one who lost it, and a new one waits for this commit.
+INSERT_SEALS: Final = """
+WITH still AS (
+    SELECT FROM gateway.owner o WHERE o.name || '@' || o.epoch = $10 FOR SHARE OF o)
+INSERT INTO gateway.audit_seal (no, audit_id, xid, hash, sealed, at, actor, subject, client)
+SELECT u.no, u.audit_id, u.xid::xid8, u.hash, u.sealed, u.at, u.actor, u.subject, u.client
+  FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[], $9::text[])
+       AS u(no, audit_id, xid, hash, sealed, at, actor, subject, client)
+ WHERE EXISTS (SELECT FROM still)
+"""
+
+# How far the seal is: records, and the seconds that the oldest one past the cursor has waited.
+SEAL_LAG: Final = """
+WITH head AS (SELECT no, xid, audit_id FROM gateway.audit_seal ORDER BY no DESC LIMIT 1),
+     waits AS (SELECT a.at FROM gateway.audit a
+                WHERE (a.xid, a.id) > (coalesce((SELECT xid FROM head), '0'::xid8), coalesce((SELECT audit_id FROM head), ''))
+                ORDER BY a.xid, a.id LIMIT 1)
+SELECT coalesce((SELECT no FROM head), 0) AS records, (SELECT at FROM waits) AS oldest,
+       (SELECT at FROM gateway.audit_anchor ORDER BY no DESC LIMIT 1) AS anchored
+"""
+
+# --- anchors ------------------------------------------------------------------------------------
+
+LAST_ANCHOR: Final = """
+SELECT no, count, head, at FROM gateway.audit_anchor ORDER BY no DESC LIMIT 1
+"""
+
+INSERT_ANCHOR: Final = """
+WITH still AS (
+    SELECT FROM gateway.owner o WHERE o.name || '@' || o.epoch = $7 FOR SHARE OF o)
+INSERT INTO gateway.audit_anchor (no, count, head, at, signer, signature)
+SELECT $1, $2, $3, $4, $5, $6 WHERE EXISTS (SELECT FROM still)
+"""
+
+SEAL_HASH: Final = """
+SELECT hash FROM gateway.audit_seal WHERE no = $1
+"""
