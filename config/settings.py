@@ -199,12 +199,21 @@ def load_settings(
 
 
 def peers(settings: Settings, book: Rulebook) -> list[Finding]:
-    """Servers the rulebook names and the settings do not reach, and the other way round."""
+    """Servers the rulebook names and the settings do not reach."""
     return [
         *_unreached(
             "platforms", "platform", [it.id for it in book.platforms], settings.platforms, book
         ),
         *_unreached("psps", "psp", [it.id for it in book.psps], settings.psps, book),
+    ]
+
+
+def spare(settings: Settings, book: Rulebook) -> list[str]:
+    """Sections that reach servers the rulebook does not name: it may name them later."""
+    named = {it.id for it in book.platforms}, {it.id for it in book.psps}
+    return [
+        *(f"platforms.{name}" for name in settings.platforms if name not in named[0]),
+        *(f"psps.{name}" for name in settings.psps if name not in named[1]),
     ]
 
 
@@ -216,10 +225,6 @@ def _unreached(
             key = f"{section}.{name}"
             why = f"[{key}] is missing from the settings: it says how to reach `{name}`"
             yield Finding(book.place(f"{part}[{number}]"), "missing-section", why, key)
-    for name in reached:
-        if name not in named:
-            key = f"{section}.{name}"
-            yield Finding(Where("settings"), "unknown-name", f"{key}: not in the rulebook", key)
 
 
 def _reader(environ: Mapping[str, str], folder: FilePath) -> Hook:

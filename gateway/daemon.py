@@ -22,30 +22,29 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import asyncpg
 import uvloop
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-import bridge.mapping
-import router.rules
 from bridge.credit import Crediting
 from bridge.feed import Feed
 from bridge.pool import Pool
 from bridge.provision import Provisioner, new_passwords
-from bridge.session import Server, SessionStatus
+from bridge.session import SessionStatus
 from config.findings import Finding
 from config.log import event, set_up
 from config.rulebook import Entity, Rulebook
 from config.rulebook import Feed as FeedTerms
 from config.rulebook import Platform as PlatformRules
-from config.settings import PlatformServer, Settings, peers
-from gateway import migrate
-from gateway.control import access, idempotency, items, keys
+from config.settings import Settings, peers
+from gateway import controlling, migrate
+from gateway.control import idempotency, items, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
+from gateway.control.rules import Compiled, Rules, compiled
 from gateway.flows import queries as flow_queries
 from gateway.flows.accruing import Accruing
 from gateway.flows.approving import Approving
+from gateway.flows.asking import Asking
 from gateway.flows.attributions import of_logins
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
@@ -70,20 +69,27 @@ from gateway.http.limits import Limits as RequestLimits
 from gateway.http.parts import Parts
 from gateway.lifecycle import Lifecycle
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
-from gateway.opening import Addresses, Clocks, open_pool, open_redis, open_servers, real_clocks
+from gateway.opening import (
+    Addresses,
+    Clocks,
+    listening,
+    open_pool,
+    open_redis,
+    open_servers,
+    platform_server,
+    real_clocks,
+)
 from gateway.owners import LIMIT_S, Ownership
 from gateway.people.attribution import changed_since
 from gateway.people.partners import contracts_since
 from gateway.people.visits import Visits
 from gateway.servers import ServersError
 from ledger import deals
-from ledger import queries as ledger_queries
 from ledger.connections import connect_writer
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.lane import Lane, LaneLimits
 from ledger.rebates import reads as rebate_reads
-from ledger.units import Change
 from router.attempts import Attempts, terminals
 from router.health import Breakers
 from router.psp.connector import load_connectors
@@ -208,11 +214,6 @@ async def _agree(
         why = "adopted at start" if adopt else "first start"
         command = Command(keys.operator("start"), why, ids.new("CR"), clocks.now())
         await rulebooks.agree(conn, book, command, ids, adopt=adopt)
-        entities = book.entities
-        await conn.execute(
-            ledger_queries.OPEN_BOOKS, [e.book for e in entities], [e.id for e in entities],
-            [e.currency for e in entities],
-        )  # fmt: skip
 
 
 class House:
@@ -230,19 +231,20 @@ class House:
     ) -> None:
         self.settings = settings
         self.book = book
+        self.rules = Rules(_compiled(compiled(book)))
         self.life = life
         self.clocks = clocks
         self.ids = ids
         self.pool = pool
         self.replica = ids.new("RP")
         self.metrics = GatewayMetrics(CollectorRegistry())
-        self.metrics.info.labels(book.hash).set(1)
+        self._decides(self.rules.now)
         self._addresses = addresses
-        self.rulebook = Change(rulebooks.RULEBOOK, (book.hash,))
         self.emit = Emitter(clocks.now)
         self.platforms: dict[str, tuple[Ownership, Platform, Pool]] = {}
         self.feeds: dict[str, tuple[Ownership, Feed]] = {}
         self.books: dict[int, tuple[Ownership, Accruing]] = {}
+        self._begin: Callable[[str, Coroutine[Any, Any, None]], None] | None = None  # at work
         limits = LaneLimits(
             batch_max=settings.lanes.batch_max,
             queue_max=settings.lanes.waiting_max,
@@ -277,32 +279,33 @@ class House:
         """Build every room from its parts."""
         self.live = self._live(redis)
         self.composer = Composer(
-            self.book.routing, self.replica, self.ids, self.emit, self.clocks.now
+            lambda: self.rules.now.book.routing, self.replica, self.ids, self.emit, self.clocks.now
         )
         self.attempts, breakers = self._attempts(transport)
         self.outbox_owner = self.owner("outbox")
         self.outbox = self._outbox(told)
         self.deposits = Deposits(
-            lane=self.counted, pool=self.pool, rules=_compiled(router.rules.compile(self.book)),
-            rulebook=self.rulebook, breakers=breakers, attempts=self.attempts,
-            composer=self.composer, outbox=self.outbox, ids=self.ids,
+            lane=self.counted, pool=self.pool, rules=self.rules, breakers=breakers,
+            attempts=self.attempts, composer=self.composer, outbox=self.outbox, ids=self.ids,
             boot_time=self.clocks.boot_time,
             answer_within_s=self.settings.http.answer_within_s, wake_transfers=self._wake,
             observer=self.metrics,
         )  # fmt: skip
-        self.life.watch(
-            "rulebook", lambda: "another one is in force" if self.deposits.behind else ""
-        )
+        self.life.watch("rulebook", lambda: self.rules.trouble)
         self.resolver = Resolver(
             pool=self.pool, lane=self.counted, deposits=self.deposits, attempts=self.attempts,
-            composer=self.composer,
+            composer=self.composer, rules=self.rules,
         )  # fmt: skip
         self.life.watch("database", self.resolver.trouble)
-        self.mapping = _compiled(bridge.mapping.compile(self.book))
         for each in self.book.platforms:
             self._platform(each)
         for entity in self.book.entities:
-            self._accrual(entity)
+            self._open_book(entity)
+        self.follower = controlling.follower(
+            settings=self.settings, rules=self.rules, pool=self.pool, enact=controlling.nothing_due,
+            attempts=self.attempts, connectors=self.connectors, open_book=self._open_book,
+            swapped=self._decides,
+        )  # fmt: skip
         commands = "api" in self.settings.process.roles
         self.app = app.build(self._parts(redis), commands=commands)
 
@@ -322,8 +325,8 @@ class House:
         return live
 
     def _attempts(self, transport: Transport) -> tuple[Attempts, Breakers]:
-        connectors = _compiled(load_connectors(load_taxonomy()))
-        made = _compiled(terminals(self.book, self.settings.psps, connectors))
+        self.connectors = _compiled(load_connectors(load_taxonomy()))
+        made = _compiled(terminals(self.book, self.settings.psps, self.connectors))
         breakers = Breakers(made, self.clocks.monotonic)
         timeout_s = self.book.routing.answer_timeout_s
         attempts = Attempts(
@@ -334,13 +337,20 @@ class House:
     def _outbox(self, told: aiohttp.ClientSession) -> Outbox:
         now = self.clocks.now
         webhooks = WebhooksOut(
-            self.pool, told, self._key(), self.book.outbox.delivery_timeout_s, now,
+            self.pool, told, self._key(),
+            lambda: self.rules.now.book.outbox.delivery_timeout_s, now,
             lambda result: self.metrics.deliveries.labels(result).inc(),
         )  # fmt: skip
         refunds = Refunds(self.pool, self.attempts, self.outbox_owner, now)
         handlers = {"subscriber:": webhooks.deliver, "psp:": refunds.handle}
         return Outbox(
-            self.pool, self.counted, self.outbox_owner, self.book.outbox, handlers, self.ids, now
+            self.pool,
+            self.counted,
+            self.outbox_owner,
+            lambda: self.rules.now.book.outbox,
+            handlers,
+            self.ids,
+            now,
         )
 
     def _key(self) -> bytes:
@@ -355,7 +365,7 @@ class House:
         lease_s = 2 * (server.call_timeout_s + server.dial_timeout_s) + 1
         makes = AccountMaker(
             server=name, replica=self.replica, provisioner=Provisioner(sessions), pool=self.pool,
-            lane=self.counted, ownership=owner, mapping=self.mapping, lease_s=2 * lease_s,
+            lane=self.counted, ownership=owner, rules=self.rules, lease_s=2 * lease_s,
             ids=self.ids, emit=self.emit,
             passwords=partial(new_passwords, self.clocks.random_bytes), now=now, boot_time=boot,
         )  # fmt: skip
@@ -363,7 +373,7 @@ class House:
             server=name, replica=self.replica, crediting=Crediting(sessions), lane=self.counted,
             ownership=owner, limits=Limits(lease_s, settle_time_s), ids=self.ids, emit=self.emit,
             now=now, boot_time=boot,
-            entities={e.book: e.id for e in self.book.entities},
+            entity_of=lambda book: self.rules.now.owners.get(book, ""),
         )  # fmt: skip
         platform = Platform(
             sessions=sessions, accounts=makes, credits=credits, pool=self.pool,
@@ -378,7 +388,7 @@ class House:
         """The deals of a server on their way into the books, while we own it."""
         server = sessions.server.id
         landings = Landings(
-            server=server, ownership=owner, symbols=self.book.symbols, ids=self.ids,
+            server=server, ownership=owner, symbols=lambda: self.rules.now.symbols, ids=self.ids,
             connect=partial(connect_writer, self._addresses.dsn), now=self.clocks.now,
             on_landed=self._landed, observer=self.metrics,
         )  # fmt: skip
@@ -393,8 +403,15 @@ class House:
             now=self.clocks.now, watch=self.life.watch,
         )  # fmt: skip
 
-    def _accrual(self, entity: Entity) -> None:
-        """What partners earn in a book, while we own it."""
+    def _decides(self, rules: Compiled) -> None:
+        """Say by which rulebook this process decides from now on."""
+        self.metrics.info.clear()
+        self.metrics.info.labels(rules.hash).set(1)
+
+    def _open_book(self, entity: Entity) -> None:
+        """What partners earn in a book, while we own it; at once where the house is at work."""
+        if entity.book in self.books:
+            return
         owner = self.owner(f"book:{entity.book}")
         accruing = Accruing(
             book=entity.book, entity=entity.id, ownership=owner,
@@ -406,6 +423,8 @@ class House:
         )  # fmt: skip
         self.books[entity.book] = (owner, accruing)
         self.life.watch(f"accrual:{entity.book}", accruing.trouble)
+        if self._begin is not None and "accrual" in self.settings.process.roles:
+            self._begin(f"book:{entity.book}", owner.run(accruing.run))
 
     def _landed(self, books: tuple[int, ...]) -> None:
         """Deals of these books were committed: wake whoever accrues them here."""
@@ -427,29 +446,31 @@ class House:
             redis, RequestLimits(limits.requests_per_s, limits.burst), self.clocks.monotonic
         )
         self.life.watch("redis", lambda: "lost" if limiter.degraded else "")
-        roles = _compiled(access.compile(self.book))
         self.visits = Visits(
             self.pool, self._key(), self.ids, self.clocks.random_bytes, self.clocks.now,
             self.clocks.monotonic,
         )  # fmt: skip
+        asking = Asking(
+            self.counted, self.pool, self.rules, self.ids, self.emit, self.clocks.now
+        )
         onboarding = Onboarding(
-            self.counted, self.pool, self.book, self.ids, self.emit, self.clocks.now
+            self.counted, self.pool, self.rules, asking, self.ids, self.emit, self.clocks.now
         )
         return Parts(
             pool=self.pool,
             keys=Keys(
-                self.pool, roles, self._key(), self.clocks.monotonic,
+                self.pool, lambda: self.rules.now.access, self._key(), self.clocks.monotonic,
                 self.settings.control.key_cache_s,
             ),
-            visits=self.visits, limiter=limiter, rulebook=self.book, ids=self.ids,
+            visits=self.visits, limiter=limiter, rules=self.rules, ids=self.ids,
             now=self.clocks.now, monotonic=self.clocks.monotonic, deposits=self.deposits,
             accounts=Accounts(
-                lane=self.counted, pool=self.pool, mapping=self.mapping, rulebook=self.rulebook,
+                lane=self.counted, pool=self.pool, rules=self.rules,
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
             ),
             onboarding=onboarding,
             partnering=Partnering(
-                CountedLane(self.command_lane, self.metrics), self.pool, self.book, self.rulebook,
+                CountedLane(self.command_lane, self.metrics), self.pool, self.rules,
                 self.ids, self.clocks.now,
             ),
             approving=Approving(
@@ -497,7 +518,14 @@ class House:
         ]
         try:
             async with asyncio.TaskGroup() as tasks:
-                services = [tasks.create_task(work, name=name) for name, work in self._services()]
+                services: list[asyncio.Task[None]] = []
+
+                def begin(name: str, work: Coroutine[Any, Any, None]) -> None:
+                    services.append(tasks.create_task(work, name=name))
+
+                for name, work in self._services():
+                    begin(name, work)
+                self._begin = begin
                 async with listening(self.app, self.settings) as address:
                     self.life.phase = "ready"
                     event(log, "daemon.ready", address=address, replica=self.replica)
@@ -507,6 +535,7 @@ class House:
                     self.life.phase = "draining"
                     event(log, "daemon.draining")
                 await self._drained()
+                self._begin = None
                 for service in reversed(services):
                     service.cancel()
         finally:
@@ -520,6 +549,7 @@ class House:
         services: list[tuple[str, Coroutine[Any, Any, None]]] = [
             ("loop", watch_loop(self.metrics, self.clocks.monotonic)),
             ("live", self.live.run()),
+            ("rulebook", self.follower.run()),
         ]
         if "api" in parts:
             services.append(("resolver", self.resolver.run()))
@@ -554,39 +584,11 @@ class House:
             event(log, "daemon.walks_left", walks=self.deposits.walks)
 
 
-@asynccontextmanager
-async def listening(application: web.Application, settings: Settings) -> AsyncIterator[str]:
-    """Take requests while the block lasts; those under way are finished before it ends."""
-    runner = web.AppRunner(
-        application, handle_signals=False, access_log=None,
-        keepalive_timeout=settings.http.keep_alive_s,
-        shutdown_timeout=settings.process.drain_s,
-    )  # fmt: skip
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
-
-
 async def _first_of(stop: Awaitable[object], *lanes: asyncio.Task[None]) -> None:
     """Wait for the wish to stop; a lane that ends before it ends everything."""
     waiting = asyncio.ensure_future(stop)
     await asyncio.wait({waiting, *lanes}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-
-
-def platform_server(name: str, reached: PlatformServer, settle_time_s: float) -> Server:
-    """A platform of the rulebook with the settings of how to reach it."""
-    return Server(
-        id=name, url=reached.url, login=reached.manager_login, password=reached.password,
-        ca_file=reached.ca, settle_time_s=settle_time_s, ping_s=reached.ping_s,
-        dial_timeout_s=reached.dial_timeout_s, call_timeout_s=reached.call_timeout_s,
-        backoff_first_s=reached.backoff_first_s, backoff_max_s=reached.backoff_max_s,
-    )  # fmt: skip
 
 
 def _compiled(made: tuple[T, list[Finding]]) -> T:

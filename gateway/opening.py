@@ -1,4 +1,4 @@
-"""What a process opens before its rooms are built: its clocks, its servers, a pool and a Redis.
+"""What a process opens around its rooms: its clocks, its servers, a pool, a Redis, and its door.
 
 Knows which limits every connection bears. Refuses to know what it is used for.
 """
@@ -16,11 +16,13 @@ from typing import Final
 
 import asyncpg
 import msgspec
+from aiohttp import web
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from config.settings import Settings
+from bridge.session import Server
+from config.settings import PlatformServer, Settings
 from gateway.servers import EmbeddedSettings, embedded
 
 READ_STATEMENT_S: Final = 10.0
@@ -125,3 +127,31 @@ async def open_redis(settings: Settings, url: str) -> AsyncIterator[Redis]:
         yield client
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def listening(application: web.Application, settings: Settings) -> AsyncIterator[str]:
+    """Take requests while the block lasts; those under way are finished before it ends."""
+    runner = web.AppRunner(
+        application, handle_signals=False, access_log=None,
+        keepalive_timeout=settings.http.keep_alive_s,
+        shutdown_timeout=settings.process.drain_s,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def platform_server(name: str, reached: PlatformServer, settle_time_s: float) -> Server:
+    """A platform of the rulebook with the settings of how to reach it."""
+    return Server(
+        id=name, url=reached.url, login=reached.manager_login, password=reached.password,
+        ca_file=reached.ca, settle_time_s=settle_time_s, ping_s=reached.ping_s,
+        dial_timeout_s=reached.dial_timeout_s, call_timeout_s=reached.call_timeout_s,
+        backoff_first_s=reached.backoff_first_s, backoff_max_s=reached.backoff_max_s,
+    )  # fmt: skip

@@ -137,10 +137,21 @@ class Attempts:
         self._timeout_s = answer_timeout_s
         self._monotonic = monotonic
         self._observer = observer or Unobserved()
+        self._offered = frozenset(terminals)
+
+    def offer(self, terminals: Mapping[str, Terminal], answer_timeout_s: float) -> None:
+        """Charge at these from now on, and at no others.
+
+        The others are still asked about what was sent to them, and may still tell us.
+        """
+        self._breakers.know(terminals)
+        self._terminals = {**self._terminals, **terminals}
+        self._offered = frozenset(terminals)
+        self._timeout_s = answer_timeout_s
 
     @property
     def psps(self) -> Iterable[str]:
-        """The providers that can be spoken to."""
+        """The providers that can be spoken to, those no longer charged at among them."""
         return self._terminals.keys()
 
     def terminal(self, psp: str) -> Terminal | None:
@@ -154,7 +165,7 @@ class Attempts:
         An approval of another amount than the intent's comes back as Mismatch.
         """
         terminal = self._terminals.get(attempt.psp)
-        if terminal is None:
+        if terminal is None or attempt.psp not in self._offered:
             return NotSent("no_terminal")
         started = self._monotonic()
         request = terminal.connector.charge(intent, attempt.reference, terminal.api_key.reveal())

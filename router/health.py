@@ -59,6 +59,11 @@ class Breakers:
         self._failures_max = failures_max
         self._open_s = open_s
 
+    def know(self, psps: Iterable[str]) -> None:
+        """Keep a circuit for each of these too; what was learnt of the others stays."""
+        for psp in psps:
+            self._circuits.setdefault(psp, _Circuit())
+
     def health(self) -> Mapping[str, Health]:
         """What each PSP looks like now."""
         return {psp: self._look(circuit) for psp, circuit in self._circuits.items()}

@@ -19,9 +19,10 @@ from config.findings import Finding
 from config.load import from_source, read_folder
 from config.references import references
 from config.rulebook import Rulebook
-from gateway.control import access, audit
+from gateway.control import access, audit, policies
 from gateway.control import queries_rulebook as q
 from gateway.control.audit import Command
+from ledger import queries as ledger_queries
 from ledger.ids import Ids
 from ledger.money import UnknownCurrency, currency
 from ledger.rebates import inputs
@@ -78,6 +79,7 @@ def _compiled(book: Rulebook) -> Iterator[list[Finding]]:
         router.rules.compile,
         bridge.mapping.compile,
         access.compile,
+        policies.compile,
         ledger.rebates.plans.compile,
     )
     for compile_room in rooms:
@@ -133,10 +135,15 @@ async def stored(conn: asyncpg.Connection, digest: str) -> Rulebook:
 
     Raises RulebookUnknown, and ValueError where this version of the program cannot read it.
     """
-    source = await conn.fetchval(q.SELECT_SOURCE, digest)
-    if source is None:
+    return from_source(await source(conn, digest))
+
+
+async def source(conn: asyncpg.Connection, digest: str) -> bytes:
+    """The canonical JSON of a stored rulebook. Raises RulebookUnknown."""
+    found: bytes | None = await conn.fetchval(q.SELECT_SOURCE, digest)
+    if found is None:
         raise RulebookUnknown(digest)
-    return from_source(source)
+    return found
 
 
 async def agree(
@@ -191,9 +198,14 @@ async def _replace(
 
 
 async def _publish(conn: asyncpg.Connection, book: Rulebook) -> None:
-    """Bring the rulebook's plans into force with it; what is in force already stays as it is."""
+    """Open its books, and bring its plans into force; what is in force already stays as it is."""
     plans, findings = ledger.rebates.plans.compile(book)
     assert not findings, "a rulebook with findings is never brought into force"
+    entities = book.entities
+    await conn.execute(
+        ledger_queries.OPEN_BOOKS, [e.book for e in entities], [e.id for e in entities],
+        [e.currency for e in entities],
+    )  # fmt: skip
     await inputs.publish(conn, [entity.book for entity in book.entities], plans.values())
 
 

@@ -7,7 +7,7 @@ answer is looked up, and only one that is proved absent is sent again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True):
 class Crediter:
     """Works the balance operations of one server for its owner.
 
-    entities   the legal entity of each book: whose people see an item
+    entity_of  the legal entity of each book: whose people see an item
     boot_time  the clock that also counts while the machine sleeps
     """
 
@@ -64,7 +64,7 @@ class Crediter:
         emit: Emitter,
         now: Callable[[], datetime],
         boot_time: Callable[[], float],
-        entities: Mapping[int, str],
+        entity_of: Callable[[int], str],
     ) -> None:
         self._server = server
         self._replica = replica
@@ -76,7 +76,7 @@ class Crediter:
         self._emit = emit
         self._now = now
         self._boot_time = boot_time
-        self._entities = entities
+        self._entity_of = entity_of
 
     async def handle(self, operation: Operation, case: Case | None) -> None:
         """One look at a due operation; it ends in rows whatever happens."""
@@ -273,7 +273,7 @@ class Crediter:
         team = "payments" if kind == "credit-refused" else "platform"
         return item_opened(
             self._ids.new("IT"), kind, team, subject, why, self._now(),
-            entity=self._entities.get(operation.book, ""), correlation=operation.correlation,
+            entity=self._entity_of(operation.book), correlation=operation.correlation,
         )  # fmt: skip
 
 

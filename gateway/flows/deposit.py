@@ -27,6 +27,7 @@ from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem, finished
 from gateway.control.items import item_opened
 from gateway.control.refusals import Refusal, not_found
+from gateway.control.rules import Compiled, RulebookMoved, Rules
 from gateway.flows.faults import away
 from gateway.flows.outbox import Outbox, Submit
 from gateway.flows.settlement import Case, Composer, Settlement
@@ -45,7 +46,6 @@ from router.health import Breakers
 from router.intents import Attempt, Intent, Payment
 from router.outcomes import Outcome
 from router.psp import inbox
-from router.rules import Rules
 from router.states import PaymentState
 
 log = logging.getLogger("gateway.deposit")
@@ -53,13 +53,6 @@ log = logging.getLogger("gateway.deposit")
 SETTLE_TRIES_MAX = 8
 LOOK_EVERY_S = 1.0  # while a request waits: another replica may have settled its deposit
 ANSWERING_GRACE_S = 5.0  # a claim is abandoned this long after its answer was due
-
-
-class RulebookMoved(Refusal):
-    """Another rulebook came into force: this replica may not decide any more."""
-
-    def __init__(self) -> None:
-        super().__init__("rulebook-moved", "another rulebook came into force; try again")
 
 
 class Answering:
@@ -75,6 +68,7 @@ class Answering:
 class Prepared(msgspec.Struct, frozen=True):
     """A deposit that may be taken, and what it was decided with."""
 
+    rules: Compiled
     client: Client
     account: Account | None
     payment: Payment
@@ -84,6 +78,7 @@ class Prepared(msgspec.Struct, frozen=True):
 class Deposits:
     """Commands and news about deposits.
 
+    rules            what to decide with; a unit refused because they moved is decided again
     boot_time        the clock that also counts while the machine sleeps, for leases
     answer_within_s  how long a request waits for the end before it is answered 202
     """
@@ -94,7 +89,6 @@ class Deposits:
         lane: Submit,
         pool: asyncpg.Pool,
         rules: Rules,
-        rulebook: Change,
         breakers: Breakers,
         attempts: Attempts,
         composer: Composer,
@@ -109,7 +103,6 @@ class Deposits:
         self._pool = pool
         self._clients = Lookup(pool)
         self._rules = rules
-        self._rulebook = rulebook
         self._breakers = breakers
         self._attempts = attempts
         self._composer = composer
@@ -121,16 +114,6 @@ class Deposits:
         self._observer = observer
         self._waiting: dict[str, Answering] = {}
         self._walks: set[asyncio.Task[Case | None]] = set()
-        self._behind = False
-
-    @property
-    def behind(self) -> bool:
-        """Whether another rulebook than ours is in force: nothing is taken or walked here."""
-        return self._behind
-
-    def in_force(self, rulebook: str) -> None:
-        """Hear which rulebook is in force now, by its hash."""
-        self._behind = rulebook != self._rulebook.row[0]
 
     @property
     def walks(self) -> int:
@@ -146,8 +129,7 @@ class Deposits:
         `account-not-ready`, `currency-mismatch`, `rulebook-moved`, and those of a key that was
         used before.
         """
-        if self._behind:
-            raise RulebookMoved
+        self._rules.require()
         for _ in range(SETTLE_TRIES_MAX):
             try:
                 prepared = await self._prepare(command, order)
@@ -163,13 +145,13 @@ class Deposits:
                 return await self._walk_and_answer(settlement, answering, boot)
             if left.why is Why.CLAIMED and left.found is not None:
                 return await self._repeated(idem, left.found)
-            self._require_in_force(left)
+            await self._rules.again(left, prepared.rules)
         raise Refusal("version-conflict", "the client keeps changing; try again")
 
     async def _prepare(self, command: Command, order: NewDeposit) -> Prepared:
         """May this client deposit this, and which way would it go? Nothing is stored."""
         client = await self._clients.find(order.client)
-        if client is None or not command.caller.reaches(client.entity):
+        if client is None or not command.caller.reaches(client.tags):
             raise not_found("client", order.client)
         refused = clients.may_deposit(client)
         if refused is not None:
@@ -199,23 +181,24 @@ class Deposits:
         self, command: Command, order: NewDeposit, client: Client, account: Account | None,
         amount: Money,
     ) -> Prepared:  # fmt: skip
+        rules = self._rules.now
         payment = Payment(
             id=self._ids.new("PY"), version=1, state=PaymentState.IN_PROGRESS, book=client.book,
             client_id=client.id, entity=client.entity, brand=client.brand, country=client.country,
             method=order.method, risk_band=client.risk_band, instrument=order.instrument,
             amount=amount, account_id=account.id if account else "",
             caller=command.caller.owner, correlation=command.correlation,
-            rulebook=self._rules.rulebook, created=command.at, due_at=None,
+            rulebook=rules.hash, created=command.at, due_at=None,
         )  # fmt: skip
-        route = decide(payment.intent, self._rules, self._breakers.health())
-        return Prepared(client, account, payment, route)
+        route = decide(payment.intent, rules.routing, self._breakers.health())
+        return Prepared(rules, client, account, payment, route)
 
     def _taken(
         self, command: Command, prepared: Prepared, idem: Idem
     ) -> tuple[Settlement, Unit, Answering]:
         """The first unit: the payment, its decision, and its first attempt as sent or its end."""
         payment, route = prepared.payment, prepared.route
-        step = next_step(payment, (), route, self._composer.policy, command.at)
+        step = next_step(payment, (), route, prepared.rules.book.routing, command.at)
         attempt = None
         if isinstance(step, Charge):
             attempt = self._composer.first_charge(payment, step)
@@ -231,7 +214,7 @@ class Deposits:
             told = (self._composer.told(case),)
         until = command.at + timedelta(seconds=self._within_s + ANSWERING_GRACE_S)
         changes = (
-            self._rulebook,
+            prepared.rules.check,
             clients.still(prepared.client),
             idempotency.claimed(
                 idem, payment.id, location(payment.id), command.at, until, answering.answer
@@ -351,7 +334,8 @@ class Deposits:
         """Charge, settle, and charge the next, until nobody is to be charged next."""
         charge: Attempt | None = attempt
         while charge is not None:
-            half = self._composer.policy.lease_s / 2
+            assert charge.lease_until is not None, charge
+            half = (charge.lease_until - charge.sent_at).total_seconds() / 2  # of its own lease
             taken = boot
 
             def may_send(taken: float = taken, half: float = half) -> bool:
@@ -395,30 +379,32 @@ class Deposits:
         case = await self.case(payment_id)
         if case is None:
             return
-        boot = self._boot_time()
+        boot, rules = self._boot_time(), self._rules.now
         settlement = self._composer.proceed(case, source)
-        if await self._submit(settlement, (), None) is None and settlement.charge is not None:
+        left = await self._submit(settlement, rules, (), None)
+        if left is None and settlement.charge is not None:
             self.walk_on(settlement.case, settlement.charge, boot)
 
     async def park(self, payment_id: str, why: str) -> None:
         """Have nobody look at a payment by itself any more; news still settle it."""
         case = await self.case(payment_id)
         if case is not None:
-            await self._submit(self._composer.parked(case, why), (), None)
+            await self._submit(self._composer.parked(case, why), self._rules.now, (), None)
 
     async def _settle(
         self, case: Case, reference: str, outcome: Outcome, source: str, *,
         inquiry: bool = False, extra: tuple[Change, ...] = (),
         answering: Answering | None = None,
     ) -> Settlement | None:  # fmt: skip
-        """Compose and commit; when the rows moved meanwhile, read them and compose again.
+        """Compose and commit; when rows or rules moved meanwhile, read them and compose again.
 
         None when what `extra` stores was there already: it was applied the first time.
         """
         mine = {change.kind.name for change in extra}
         for _ in range(SETTLE_TRIES_MAX):
+            rules = self._rules.now
             settlement = self._composer.settle(case, reference, outcome, source, inquiry=inquiry)
-            left = await self._submit(settlement, extra, answering)
+            left = await self._submit(settlement, rules, extra, answering)
             if left is None:
                 return settlement
             if left.kind in mine:
@@ -429,12 +415,15 @@ class Deposits:
         raise Refusal("version-conflict", f"payment {case.payment.id} keeps moving")
 
     async def _submit(
-        self, settlement: Settlement, extra: tuple[Change, ...], answering: Answering | None
-    ) -> Left | None:
-        """Commit a settlement; None when it is done, Left(STALE or CLAIMED) to look again."""
+        self, settlement: Settlement, rules: Compiled, extra: tuple[Change, ...],
+        answering: Answering | None,
+    ) -> Left | None:  # fmt: skip
+        """Commit a settlement; None when it is done, Left (the rows or the rules moved) to look
+        again. Raises RulebookMoved where there are no rules to look again with.
+        """
         if not settlement.changes and not extra:
             return None
-        changes = (self._rulebook, *extra, *settlement.changes)
+        changes = (rules.check, *extra, *settlement.changes)
         storing = None
         if settlement.decided and answering is not None and answering.open:
             answering.open = False
@@ -446,14 +435,9 @@ class Deposits:
             return None
         if answering is not None and storing is not None:
             answering.open = left.kind != idempotency.FINISH.name  # else another one stored it
-        self._require_in_force(left)
-        assert left.why in (Why.STALE, Why.CLAIMED, Why.EXISTS), left
+        await self._rules.again(left, rules)
+        assert left.why in (Why.CHECK, Why.STALE, Why.CLAIMED, Why.EXISTS), left
         return left
-
-    def _require_in_force(self, left: Left) -> None:
-        if left.kind == self._rulebook.kind.name:
-            self._behind = True
-            raise RulebookMoved
 
     def _told(
         self, settlement: Settlement, answering: Answering | None, storing: Answer | None

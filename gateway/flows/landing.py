@@ -131,7 +131,7 @@ class Landings:
     """One server's deals on their way into the books, for its owner.
 
     connect    opens a connection that writes to the books
-    symbols    those of the rulebook; empty: it names none, and all are known
+    symbols    those of the rulebook in force; empty: it names none, and all are known
     on_landed  told after the commit which books got deals; must not wait
     """
 
@@ -141,7 +141,7 @@ class Landings:
         server: str,
         ownership: Ownership,
         connect: Callable[[], Awaitable[asyncpg.Connection]],
-        symbols: frozenset[str],
+        symbols: Callable[[], frozenset[str]],
         ids: Ids,
         now: Callable[[], datetime],
         on_landed: Callable[[tuple[int, ...]], None],
@@ -298,7 +298,8 @@ class Landings:
         return looks, parked
 
     def _knows(self, symbol: str) -> bool:
-        return not self._symbols or symbol in self._symbols
+        symbols = self._symbols()
+        return not symbols or symbol in symbols
 
     async def _learn(self, conn: asyncpg.Connection, logins: set[int]) -> None:
         """Look up the logins nobody asked about before; who has none today may have one later."""

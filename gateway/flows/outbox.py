@@ -109,6 +109,7 @@ class Emitter:
 class Outbox:
     """Works all lanes of the outbox while we own them.
 
+    policy    how often and how long to try, as the rulebook in force says
     handlers  by the prefix of the lane, up to and with its colon
     """
 
@@ -117,7 +118,7 @@ class Outbox:
         pool: asyncpg.Pool,
         lane: Submit,
         ownership: Ownership,
-        policy: Policy,
+        policy: Callable[[], Policy],
         handlers: Mapping[str, Handler],
         ids: Ids,
         now: Callable[[], datetime],
@@ -240,11 +241,11 @@ class Outbox:
             state, extra, entries, ended = result.state, result.changes, result.entries, now
             if state in ("refused", "dead"):
                 extra += (self._item(row, f"{state}: {result.error}"),)
-        elif row.attempts >= self._policy.attempts_max:
+        elif row.attempts >= self._policy().attempts_max:
             state, ended = "unknown" if result.unknown else "dead", now
             extra = (self._item(row, f"given up: {result.error}"),)
         else:
-            steps = self._policy.steps_s
+            steps = self._policy().steps_s
             due = now + timedelta(seconds=steps[min(row.attempts, len(steps)) - 1])
         error = result.error[:500].replace("\0", "")
         move = (str(row.id), row.version, state, row.attempts, due, ended, error)

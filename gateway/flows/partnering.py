@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 import msgspec
 
-from config.rulebook import Brand, Entity, Rulebook
+from config.rulebook import Brand, Entity
+from gateway.control.access import Tags
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.refusals import Refusal, not_found
+from gateway.control.rules import Compiled, Rules
 from gateway.flows.approving import Lane, answered_claim, replayed
 from gateway.people import partners
 from gateway.people.partners import Contract, Partner
 from gateway.people.views_partners import NewContract, NewPartner, contract_view, partner_view
 from ledger.ids import Ids
 from ledger.rebates import inputs
-from ledger.units import Change, Done, Left, Unit, Why
+from ledger.units import Done, Left, Unit, Why
 
 TRIES_MAX: Final = 20  # times the inputs of a book may move under a command, by other replicas
 
@@ -33,29 +35,23 @@ TRIES_MAX: Final = 20  # times the inputs of a book may move under a command, by
 class Partnering:
     """Commands on partners.
 
-    lane      one unit a transaction: what locks a book's inputs must wait for nobody
-    rulebook  the check that the rulebook is still in force; with `plans`, id -> currency, its plans
+    lane   one unit a transaction: what locks a book's inputs must wait for nobody
+    rules  brands and plans; a contract refused because they moved is decided again
     """
 
     def __init__(
         self,
         lane: Lane,
         pool: asyncpg.Pool,
-        book: Rulebook,
-        rulebook: Change,
+        rules: Rules,
         ids: Ids,
         now: Callable[[], datetime],
     ) -> None:
         self._lane = lane
         self._pool = pool
-        self._rulebook = rulebook
+        self._rules = rules
         self._ids = ids
         self._now = now
-        self._plans: Mapping[str, str] = {plan.id: plan.currency for plan in book.plans}
-        entities = {entity.id: entity for entity in book.entities}
-        self._brands: dict[str, tuple[Brand, Entity]] = {
-            brand.id: (brand, entities[brand.entity]) for brand in book.brands
-        }
         # One command of this replica at a time reads a book's inputs and moves them.
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -90,10 +86,12 @@ class Partnering:
         Raises Refusal `not-found`, `brand-unknown`, `plan-unknown`, `currency-mismatch`,
         `parent-unknown`, `parent-elsewhere`, `contract-exists`, `code-taken`, `rulebook-moved`.
         """
-        brand, entity = self._brand(command, order)
-        self._require_plan(order)
+        _, entity = _brand(self._rules.now, command, order)
         async with self._turns[entity.book]:
             for _ in range(TRIES_MAX):
+                rules = self._rules.now
+                brand, entity = _brand(rules, command, order)
+                _require_plan(rules, order)
                 async with self._pool.acquire() as conn:
                     if (answer := await replayed(conn, idem, command.at)) is not None:
                         return answer
@@ -101,27 +99,13 @@ class Partnering:
                     await self._require_parent(conn, command, order, entity)
                     version = await inputs.version(conn, entity.book)
                 made = self._contract(command, partner_id, order, brand, entity, version + 1)
-                answer, unit = self._unit(command, made, idem)
+                answer, unit = self._unit(rules, command, made, idem)
                 left = await self._lane.submit(unit)
                 if isinstance(left, Done):
                     return answer
-                if left.why is not Why.STALE:
+                if left.why is not Why.STALE and not await self._rules.again(left, rules):
                     return await self._other_answer(left, idem)
         raise Refusal("conflict", "the tree of this book kept changing meanwhile")
-
-    def _brand(self, command: Command, order: NewContract) -> tuple[Brand, Entity]:
-        known = self._brands.get(order.brand)
-        if known is None or not command.caller.reaches(known[1].id):
-            raise Refusal("brand-unknown", f"no brand {order.brand!r} is known to you")
-        return known
-
-    def _require_plan(self, order: NewContract) -> None:
-        unit = self._plans.get(order.plan)
-        if unit is None:
-            raise Refusal("plan-unknown", f"the rulebook in force has no plan {order.plan!r}")
-        if unit != order.currency:
-            said = f"plan {order.plan!r} is in {unit}, the contract in {order.currency}"
-            raise Refusal("currency-mismatch", said)
 
     async def _require_partner(
         self, conn: asyncpg.Connection, command: Command, partner_id: str
@@ -138,7 +122,7 @@ class Partnering:
         if order.parent is None:
             return
         parent = await partners.contract(conn, order.parent)
-        if parent is None or not command.caller.reaches(parent.entity):
+        if parent is None or not command.caller.reaches(parent.tags):
             raise Refusal("parent-unknown", f"no contract {order.parent!r} is known to you")
         if parent.book != entity.book:
             said = f"the parent is in the books of {parent.entity}, the contract of {entity.id}"
@@ -159,12 +143,14 @@ class Partnering:
             created=command.at,
         )  # fmt: skip
 
-    def _unit(self, command: Command, contract: Contract, idem: Idem) -> tuple[Answer, Unit]:
+    def _unit(
+        self, rules: Compiled, command: Command, contract: Contract, idem: Idem
+    ) -> tuple[Answer, Unit]:
         view = contract_view(contract)
         answer = Answer(201, msgspec.json.encode(view), f"/v1/contracts/{contract.id}")
         audit_id = self._ids.new("AU")
         changes = (
-            self._rulebook,
+            rules.check,
             answered_claim(idem, contract.id, command, answer),
             inputs.moved(contract.book, contract.inputs - 1),
             *partners.contract_created(contract),
@@ -186,6 +172,20 @@ class Partnering:
             raise Refusal("contract-exists", "the partner has a contract with this brand", facts)
         if left.kind == partners.CODE.name:
             raise Refusal("code-taken", f"another contract has the code {left.key!r}")
-        if left.why is Why.CHECK:
-            raise Refusal("rulebook-moved", "another rulebook came into force meanwhile")
         raise Refusal("conflict", f"left out: {left.why.value} {left.kind}")
+
+
+def _brand(rules: Compiled, command: Command, order: NewContract) -> tuple[Brand, Entity]:
+    known = rules.brands.get(order.brand)
+    if known is None or not command.caller.reaches(Tags(known[1].id, known[0].id)):
+        raise Refusal("brand-unknown", f"no brand {order.brand!r} is known to you")
+    return known
+
+
+def _require_plan(rules: Compiled, order: NewContract) -> None:
+    unit = rules.plans.get(order.plan)
+    if unit is None:
+        raise Refusal("plan-unknown", f"the rulebook in force has no plan {order.plan!r}")
+    if unit != order.currency:
+        said = f"plan {order.plan!r} is in {unit}, the contract in {order.currency}"
+        raise Refusal("currency-mismatch", said)

@@ -16,7 +16,7 @@ import msgspec
 from bridge import reads as bridge_reads
 from bridge import rows
 from bridge.logins import LoginsExhausted, allocate_login
-from bridge.mapping import Mapping, NoPlacement, Placement, Wish
+from bridge.mapping import NoPlacement, Placement, Wish
 from bridge.outcomes import Done, NotSent, Outcome, Refused, Unknown
 from bridge.provision import Passwords, Provisioner, state_after
 from bridge.states import Account, AccountState
@@ -25,6 +25,7 @@ from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem, claimed
 from gateway.control.items import item_opened
 from gateway.control.refusals import Refusal, not_found
+from gateway.control.rules import Compiled, Rules
 from gateway.flows.outbox import Emitter, Submit
 from gateway.flows.views import AccountView, NewAccount, account_view
 from gateway.owners import Ownership
@@ -44,7 +45,7 @@ CLAIM_ANSWERED: Final = timedelta(seconds=30)
 class Accounts:
     """Commands about trading accounts.
 
-    rulebook  the check that the rulebook a request was decided with is in force
+    rules  where an account belongs; a request refused because they moved is decided again
     """
 
     def __init__(
@@ -52,8 +53,7 @@ class Accounts:
         *,
         lane: Submit,
         pool: asyncpg.Pool,
-        mapping: Mapping,
-        rulebook: Change,
+        rules: Rules,
         ids: Ids,
         emit: Emitter,
         now: Callable[[], datetime],
@@ -61,8 +61,7 @@ class Accounts:
     ) -> None:
         self._lane = lane
         self._pool = pool
-        self._mapping = mapping
-        self._rulebook = rulebook
+        self._rules = rules
         self._ids = ids
         self._emit = emit
         self._now = now
@@ -71,31 +70,33 @@ class Accounts:
     async def request(self, command: Command, order: NewAccount, idem: Idem) -> Answer:
         """Ask for an account: 202; its state is told when the platform has answered.
 
-        Raises Refusal `not-found`, `client-state`, `no-group`, `leverage-too-high`.
+        Raises Refusal `not-found`, `client-state`, `no-group`, `leverage-too-high`,
+        `rulebook-moved`.
         """
         for _ in range(TRIES_MAX):
+            rules = self._rules.now
             async with self._pool.acquire() as conn:
                 held = await idempotency.find(conn, idem)
                 if held is not None:
                     return self._replayed(idem, held)
-                client, placement = await self._placed(conn, command, order)
+                client, placement = await self._placed(conn, rules, command, order)
             account = self._account(command, client, order, placement)
             answer = _accepted(account)
-            left = await self._lane.submit(self._unit(command, client, account, idem, answer))
+            unit = self._unit(rules, command, client, account, idem, answer)
+            left = await self._lane.submit(unit)
             if isinstance(left, units.Done):
                 self._wake(account.server)
                 return answer
             if left.why is Why.CLAIMED and left.found is not None:
                 return self._replayed(idem, idempotency.stored(left.found))
-            if left.kind == self._rulebook.kind.name:
-                raise Refusal("rulebook-moved", "another rulebook came into force; try again")
+            await self._rules.again(left, rules)
         raise Refusal("version-conflict", "the client keeps changing; try again")
 
     async def _placed(
-        self, conn: asyncpg.Connection, command: Command, order: NewAccount
+        self, conn: asyncpg.Connection, rules: Compiled, command: Command, order: NewAccount
     ) -> tuple[Client, Placement]:
         client = await clients.find(conn, order.client)
-        if client is None or not command.caller.reaches(client.entity):
+        if client is None or not command.caller.reaches(client.tags):
             raise not_found("client", order.client)
         if (refused := clients.may_open_account(client)) is not None:
             raise refused
@@ -103,7 +104,7 @@ class Accounts:
             entity=client.entity, brand=client.brand, account_type=order.type,
             currency=order.currency, leverage=order.leverage or None,
         )  # fmt: skip
-        placement = self._mapping.place(wish)
+        placement = rules.mapping.place(wish)
         if isinstance(placement, NoPlacement):
             raise Refusal(placement.code, placement.detail)
         return client, placement
@@ -121,13 +122,14 @@ class Accounts:
         )  # fmt: skip
 
     def _unit(
-        self, command: Command, client: Client, account: Account, idem: Idem, answer: Answer
-    ) -> Unit:
+        self, rules: Compiled, command: Command, client: Client, account: Account, idem: Idem,
+        answer: Answer,
+    ) -> Unit:  # fmt: skip
         until = command.at + CLAIM_ANSWERED
         body = msgspec.json.encode(account_view(account))
         return Unit(
             (
-                self._rulebook,
+                rules.check,
                 clients.still(client),
                 claimed(idem, account.id, answer.location, command.at, until, answer),
                 *rows.account_requested(account, command.caller.person),
@@ -169,7 +171,7 @@ class AccountMaker:
         pool: asyncpg.Pool,
         lane: Submit,
         ownership: Ownership,
-        mapping: Mapping,
+        rules: Rules,
         lease_s: float,
         ids: Ids,
         emit: Emitter,
@@ -183,7 +185,7 @@ class AccountMaker:
         self._pool = pool
         self._lane = lane
         self._ownership = ownership
-        self._mapping = mapping
+        self._rules = rules
         self._lease_s = lease_s
         self._ids = ids
         self._emit = emit
@@ -229,7 +231,7 @@ class AccountMaker:
             entity=account.entity, brand=account.brand, account_type=account.account_type,
             currency=account.currency,
         )  # fmt: skip
-        place = self._mapping.place(wish)
+        place = self._rules.now.mapping.place(wish)
         if isinstance(place, NoPlacement):
             await self._refused(account, place.code, place.detail)
             return None

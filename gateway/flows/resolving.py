@@ -17,8 +17,8 @@ from typing import Final
 import asyncpg
 
 from config.log import event
-from gateway.control import rulebook as rulebooks
 from gateway.control.refusals import Refusal
+from gateway.control.rules import Rules
 from gateway.flows.deposit import Deposits, made_at
 from gateway.flows.faults import Patience, away
 from gateway.flows.outbox import Submit
@@ -50,12 +50,14 @@ class Resolver:
         deposits: Deposits,
         attempts: Attempts,
         composer: Composer,
+        rules: Rules,
     ) -> None:
         self._pool = pool
         self._lane = lane
         self._deposits = deposits
         self._attempts = attempts
         self._composer = composer
+        self._rules = rules
         self._looking: set[str] = set()
         self._patience = Patience()
         self._trouble = ""
@@ -78,19 +80,17 @@ class Resolver:
 
     async def _due(self) -> tuple[list[str], list[InboxEntry]]:
         """Payments and parked notices to look at; none while the database is away, and none while
-        another rulebook than ours is in force: other replicas take them up.
+        another rulebook is in force that we could not follow: other replicas take them up.
         """
         busy = set(self._looking)  # as before the read: what ends meanwhile is read as due
         room = min(DUE_MAX, IN_HAND_MAX - len(busy))
+        if self._rules.behind or room <= 0:
+            return [], []
         try:
             async with self._pool.acquire() as conn:
-                found = await rulebooks.in_force(conn)
-                self._deposits.in_force("" if found is None else found.hash)
-                self._trouble = ""
-                if self._deposits.behind or room <= 0:
-                    return [], []
                 due = await reads.due(conn, self._composer.now(), DUE_MAX + len(busy))
                 notices = await reads.parked(conn, DUE_MAX)
+                self._trouble = ""
         except Exception as error:
             if not away(error):
                 raise

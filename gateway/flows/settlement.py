@@ -66,23 +66,28 @@ class Settlement(msgspec.Struct, frozen=True):
 class Composer:
     """Composes settlements.
 
-    policy   the rulebook's routing limits
+    routing  the limits of the rulebook in force, asked for at each use
     replica  who we are, for leases
     """
 
     def __init__(
         self,
-        policy: Routing,
+        routing: Callable[[], Routing],
         replica: str,
         ids: Ids,
         emit: Emitter,
         now: Callable[[], datetime],
     ) -> None:
-        self.policy = policy
+        self._routing = routing
         self.replica = replica
         self._ids = ids
         self._emit = emit
         self.now = now
+
+    @property
+    def policy(self) -> Routing:
+        """The routing limits of the rulebook in force."""
+        return self._routing()
 
     def settle(
         self, case: Case, reference: str, outcome: Outcome, source: str, *, inquiry: bool = False

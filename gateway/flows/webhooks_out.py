@@ -85,7 +85,7 @@ class WebhooksOut:
     """The handler of `subscriber:` lanes.
 
     key        the process's own secret
-    timeout_s  for one delivery, all of it
+    timeout_s  for one delivery, all of it, as the rulebook in force says
     delivered  told of each delivery, `(outcome)`, for metrics
     """
 
@@ -94,14 +94,14 @@ class WebhooksOut:
         pool: asyncpg.Pool,
         http: aiohttp.ClientSession,
         key: bytes,
-        timeout_s: float,
+        timeout_s: Callable[[], float],
         now: Callable[[], datetime],
         delivered: Callable[[str], None],
     ) -> None:
         self._pool = pool
         self._http = http
         self._key = key
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
         self._now = now
         self._delivered = delivered
 
@@ -119,6 +119,7 @@ class WebhooksOut:
     async def _post(self, url: str, secret: bytes, told: EventView) -> Ended | Again:
         body = msgspec.json.encode(told)
         at = int(self._now().timestamp())
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s())
         headers = {
             "content-type": "application/json",
             "webhook-id": told.id,
@@ -127,7 +128,7 @@ class WebhooksOut:
         }
         try:
             async with self._http.post(
-                url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
                 if answer.status // 100 == 2:
                     return Ended("done")

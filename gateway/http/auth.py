@@ -19,9 +19,10 @@ _SCHEME = "Bearer "
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """What is remembered of a key id; `caller` is None when it is unknown or revoked."""
+    """What is remembered of a key id; `caller` is None when it is unknown or not in force."""
 
     until: float
+    access: Access  # a rulebook that comes into force makes us read it again
     digest: bytes
     caller: Caller | None
 
@@ -29,6 +30,7 @@ class _Known(msgspec.Struct, frozen=True):
 class Keys:
     """Recognises callers, with a memory of a few seconds so that most requests ask no table.
 
+    access    the roles of the rulebook in force, asked for at each use
     ttl_s     how long a key is remembered, and thus how long a revoked one may still work
     size_max  how many key ids are remembered, known and unknown
     asks_max  how many ids are looked up at once: strangers who make up ids cannot take the pool
@@ -37,7 +39,7 @@ class Keys:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        access: Access,
+        access: Callable[[], Access],
         pepper: bytes,
         monotonic: Callable[[], float],
         ttl_s: float = 3.0,
@@ -65,20 +67,23 @@ class Keys:
         if split is None:
             raise _stranger()
         key_id, secret = split
-        known = self._known.get(key_id)
-        if known is None or known.until <= self._monotonic():
-            known = await self._ask(key_id)
+        known = self._fresh(key_id) or await self._ask(key_id)
         if known.caller is None or not keys.matches(secret, known.digest, self._pepper):
             raise _stranger()
         return known.caller
+
+    def _fresh(self, key_id: str) -> _Known | None:
+        known = self._known.get(key_id)
+        if known is None or known.until <= self._monotonic():
+            return None
+        return known if known.access is self._access() else None
 
     async def _ask(self, key_id: str) -> _Known:
         """Read the key, once for all requests that wait for it."""
         lock = self._asking.setdefault(key_id, asyncio.Lock())
         try:
             async with lock:
-                known = self._known.get(key_id)
-                if known is not None and known.until > self._monotonic():
+                if (known := self._fresh(key_id)) is not None:
                     return known
                 async with self._turns, self._pool.acquire() as conn:
                     row = await keys.find_key(conn, key_id)
@@ -88,9 +93,10 @@ class Keys:
                 self._asking.pop(key_id, None)
 
     def _remember(self, key_id: str, row: keys.KeyRow | None) -> _Known:
-        caller = row.caller(self._access) if row is not None and row.revoked is None else None
+        access = self._access()
+        caller = row.caller(access) if row is not None and row.in_force else None
         digest = row.digest if row is not None else b""
-        known = _Known(self._monotonic() + self._ttl_s, digest, caller)
+        known = _Known(self._monotonic() + self._ttl_s, access, digest, caller)
         if len(self._known) >= self._size_max:
             self._known.clear()  # strangers can fill it; refilling costs one query a key
         self._known[key_id] = known

@@ -17,6 +17,7 @@ from bridge.session import SessionStatus
 from config.rulebook import Rulebook
 from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
+from gateway.control.rules import Rules
 from gateway.control.views import Decide, ResolveItem
 from gateway.flows.live import Live
 from gateway.flows.views import NewAccount, NewDeposit, RouteView
@@ -88,6 +89,10 @@ class Approving(Protocol):
         """Count a decision."""
         ...
 
+    async def withdraw(self, command: Command, approval_id: str, idem: Idem) -> Answer:
+        """Take one's own question back."""
+        ...
+
     async def resolve(
         self, command: Command, item_id: str, order: ResolveItem, idem: Idem
     ) -> Answer:
@@ -134,7 +139,7 @@ class Parts:
     keys: Keys
     visits: Visits
     limiter: Limiter
-    rulebook: Rulebook
+    rules: Rules
     ids: Ids
     now: Callable[[], datetime]  # UTC
     monotonic: Callable[[], float]  # seconds
@@ -152,3 +157,8 @@ class Parts:
     version: str
     body_bytes_max: int = 65_536
     courses: Courses = field(default_factory=Courses)
+
+    @property
+    def rulebook(self) -> Rulebook:
+        """The rulebook in force."""
+        return self.rules.now.book

@@ -25,13 +25,17 @@ from msgspec.structs import replace
 
 from bridge.rows import account_requested
 from bridge.states import Account, AccountState
+from config.findings import NOWHERE, Finding
+from config.load import canonical, from_source
 from config.rulebook import Outbox as OutboxPolicy
-from config.rulebook import Routing
+from config.rulebook import Routing, Rulebook
 from config.secret import Secret
 from gateway.control import keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
+from gateway.control.follower import Follower
 from gateway.control.idempotency import Answer, Idem
+from gateway.control.rules import settled
 from gateway.flows.deposit import Deposits
 from gateway.flows.outbox import Emitter, Handler, Outbox
 from gateway.flows.resolving import Resolver
@@ -45,7 +49,7 @@ from ledger.ids import Ids
 from ledger.journal import Book, Numbers, open_books
 from ledger.lane import Lane, LaneFull
 from ledger.reads import balances
-from ledger.units import Change, Done, Left, Unit
+from ledger.units import Done, Left, Unit
 from ledger.verify import verify
 from router import taxonomy
 from router.attempts import Terminal, Unobserved
@@ -54,7 +58,6 @@ from router.intents import Attempt, Intent
 from router.outcomes import Approved, NotFound, NotSent, Outcome
 from router.psp.connector import load_connectors
 from router.psp.signatures import sign_timestamped
-from router.rules import compile as compile_rules
 from tests.support.servers import Database
 from tests.unit.router.values import rulebook as sample_rulebook
 
@@ -66,12 +69,20 @@ ROUTING = Routing(
     not_found_gap_s=5, walk_limit_s=900, attempts_max=3,
 )  # fmt: skip
 POLICY = OutboxPolicy(steps_s=(0.01, 0.02), attempts_max=3, delivery_timeout_s=2)
-_SOURCE = b'{"of":"these tests"}'
-BOOK = replace(
-    sample_rulebook(), source=_SOURCE, hash=hashlib.sha256(_SOURCE).hexdigest(), routing=ROUTING
-)
-_OTHER = b'{"of":"tomorrow"}'
-OTHER_BOOK = replace(BOOK, source=_OTHER, hash=hashlib.sha256(_OTHER).hexdigest())
+
+
+def _written(book: Rulebook, **changes: Any) -> Rulebook:
+    """The rulebook as it would be read from a folder: with a source, and the hash of it."""
+    parts = {
+        "entity": book.entities, "brand": book.brands, "platform": book.platforms,
+        "group": book.groups, "psp": book.psps, "rule": book.rules, "role": book.roles,
+        "routing": ROUTING,
+    }  # fmt: skip
+    return from_source(canonical(msgspec.to_builtins(parts | changes)))
+
+
+BOOK = _written(sample_rulebook())
+OTHER_BOOK = _written(BOOK, outbox=POLICY)
 
 Said = Outcome | Callable[[Attempt], Awaitable[Outcome]]
 
@@ -208,6 +219,10 @@ class Slot:
         return await self.lane.submit(unit)
 
 
+async def _nothing_due(conn: Any) -> None:
+    """No version waits for its time."""
+
+
 class Replica:
     """One process's flows."""
 
@@ -216,20 +231,18 @@ class Replica:
         self.door, self.lane = Door(house.pool), Slot(lane)
         clock, self.providers = house.clock, Providers()
         self.emit = Emitter(clock.now)
-        self.composer = Composer(ROUTING, name, house.ids, self.emit, clock.now)
+        self.composer = Composer(lambda: ROUTING, name, house.ids, self.emit, clock.now)
         self.woken: list[str] = []
-        rules, findings = compile_rules(book)
-        assert not findings, findings
+        self.rules = settled(book)
         self.deposits = Deposits(
-            lane=self.lane, pool=self.door, rules=rules,
-            rulebook=Change(rulebooks.RULEBOOK, (book.hash,)),
+            lane=self.lane, pool=self.door, rules=self.rules,
             breakers=Breakers(self.providers.terminals, clock.boot_time), attempts=self.providers,
             composer=self.composer, outbox=None, ids=house.ids, boot_time=clock.boot_time,
             answer_within_s=WAIT_S, wake_transfers=self.woken.append, observer=Unobserved(),
         )  # fmt: skip
         self.resolver = Resolver(
             pool=self.door, lane=self.lane, deposits=self.deposits, attempts=self.providers,
-            composer=self.composer,
+            composer=self.composer, rules=self.rules,
         )  # fmt: skip
 
     async def deposit(self, key: str = "", **changes: Any) -> Answer:
@@ -241,6 +254,11 @@ class Replica:
         idem = Idem("crm", key, hashlib.sha256(msgspec.json.encode(order)).digest())
         return await self.deposits.start(self.house.command(), order, idem)
 
+    def follower(self, cannot: str = "") -> Follower:
+        """Who follows the rulebook here; `cannot` says why this process is not able to."""
+        wrong = [Finding(NOWHERE, "missing-section", cannot)] if cannot else []
+        return Follower(self.rules, self.door, _nothing_due, lambda _: wrong, lambda _: None)
+
     def ownership(self, name: str) -> Ownership:
         """A name to own, on a connection of its own."""
         return Ownership(name, self.name, self.house.connect_owner, self.house.clock.boot_time)
@@ -250,7 +268,8 @@ class Replica:
     ) -> Outbox:
         """The outbox of this replica."""
         house = self.house
-        return Outbox(self.door, self.lane, ownership, policy, handlers, house.ids, house.clock.now)
+        return Outbox(self.door, self.lane, ownership, lambda: policy, handlers, house.ids,
+                      house.clock.now)  # fmt: skip
 
     def abandon(self) -> None:
         """The process dies: whatever it was doing is never finished."""

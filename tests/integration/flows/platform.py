@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
 
+import msgspec
+
 from bridge.credit import Ticket
 from bridge.mapping import Mapping
 from bridge.outcomes import Done, NotSent, Outcome, Unknown
@@ -20,11 +22,11 @@ from bridge.provision import Passwords
 from bridge.session import SessionState
 from bridge.states import Account, Operation
 from config.rulebook import Group
+from gateway.control.rules import Rules
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.platform import Platform
 from gateway.flows.provisioning import AccountMaker, Accounts
 from gateway.owners import Ownership
-from ledger.units import Change
 from tests.integration.flows.conftest import BOOK, House, Replica, running
 
 SERVER = "mt5-live"
@@ -96,14 +98,17 @@ class Side:
         self.house, self.replica, self.wire = house, replica, wire
         self.owns: Ownership = replica.ownership(f"platform:{SERVER}")
         clock = house.clock
+        now = msgspec.structs.replace(replica.rules.now, mapping=MAPPING)
+        self.rules = Rules(now)
         self.credits = Crediter(
             server=SERVER, replica=replica.name, crediting=wire, lane=replica.lane,
             ownership=self.owns, limits=Limits(10.0, SETTLE_S), ids=house.ids,
-            emit=replica.emit, now=clock.now, boot_time=clock.boot_time, entities={1: "fx-eu"},
+            emit=replica.emit, now=clock.now, boot_time=clock.boot_time,
+            entity_of=lambda book: "fx-eu",
         )  # fmt: skip
         self.makes = AccountMaker(
             server=SERVER, replica=replica.name, provisioner=wire, pool=house.pool,
-            lane=replica.lane, ownership=self.owns, mapping=MAPPING, lease_s=10.0, ids=house.ids,
+            lane=replica.lane, ownership=self.owns, rules=self.rules, lease_s=10.0, ids=house.ids,
             emit=replica.emit, passwords=lambda: Passwords("a", "b"), now=clock.now,
             boot_time=clock.boot_time,
         )  # fmt: skip
@@ -112,8 +117,7 @@ class Side:
             case=replica.deposits.case, now=clock.now,
         )  # fmt: skip
         self.accounts = Accounts(
-            lane=replica.lane, pool=house.pool, mapping=MAPPING,
-            rulebook=Change(replica.deposits._rulebook.kind, (BOOK.hash,)), ids=house.ids,
+            lane=replica.lane, pool=house.pool, rules=self.rules, ids=house.ids,
             emit=replica.emit, now=clock.now, wake=lambda server: self.platform.wake(),
         )  # fmt: skip
 

@@ -367,7 +367,7 @@ async def test_a_replica_left_behind_takes_and_settles_nothing(
         with pytest.raises(Refusal) as moved:
             await refused
         assert moved.value.code == "rulebook-moved"
-    assert one.deposits.behind
+    assert one.rules.behind
     assert await house.state(payment) == "in_progress"
     assert await house.value("SELECT count(*) FROM router.inbox") == 0
     newer = await house.replica("newer", OTHER_BOOK)
@@ -378,13 +378,48 @@ async def test_a_replica_left_behind_takes_and_settles_nothing(
 async def test_an_idle_replica_learns_that_it_is_behind_and_when_it_is_not(
     house: House, one: Replica
 ) -> None:
-    """Nobody asks anything: the resolver's look at the rulebook says so, both ways."""
-    async with running(one.resolver.run):
+    """Nobody asks anything: its follower says that it cannot take up another rulebook, and that
+    it decides again when its own is back.
+    """
+    async with running(one.follower(cannot="no such provider is reached").run):
         await house.adopt(OTHER_BOOK)
-        await house.until(lambda: _says(lambda: one.deposits.behind))
+        await house.until(lambda: _says(lambda: one.rules.behind))
+        assert "no such provider is reached" in one.rules.trouble
+        with pytest.raises(Refusal, match="rulebook-moved"):
+            await one.deposit()
         await house.adopt(BOOK)
-        await house.until(lambda: _says(lambda: not one.deposits.behind))
+        await house.until(lambda: _says(lambda: not one.rules.behind))
     assert (await one.deposit()).status == 201
+
+
+async def test_a_deposit_decided_with_old_rules_is_decided_again(
+    house: House, one: Replica
+) -> None:
+    """Another rulebook came into force and nobody here has looked yet: the unit is left out, the
+    process follows at once and the same request is answered by the new rules.
+    """
+    one.follower()
+    await house.adopt(OTHER_BOOK)
+    answer = await one.deposit()
+    assert answer.status == 201
+    assert one.rules.now.hash == OTHER_BOOK.hash
+    decided = "SELECT rulebook FROM router.decision WHERE payment_id = $1"
+    assert await house.value(decided, payment_of(answer)) == OTHER_BOOK.hash
+
+
+async def test_a_settlement_composed_with_old_rules_is_composed_again(
+    house: House, one: Replica
+) -> None:
+    """A notice that comes while the rules move is applied, with the rules in force."""
+    one.providers.will("charge", Pending("p"))
+    one.deposits._within_s = 0.05
+    payment = payment_of(await one.deposit())
+    one.follower()
+    await house.adopt(OTHER_BOOK)
+    said = notice(house.clock, "e1", one.providers.made("charge")[0])
+    assert await one.deposits.notice("acme", *said) == "applied"
+    assert await house.state(payment) == "approved"
+    assert one.rules.now.hash == OTHER_BOOK.hash
 
 
 async def test_a_full_lane_takes_no_deposit_and_loses_none(house: House, one: Replica) -> None:

@@ -47,7 +47,7 @@ class Side:
         self.done: list[Landed] = []
         self.breaks: Callable[[str], str] = never
         self.landings = Landings(
-            server=SERVER, ownership=self.owns, connect=self.connect, symbols=symbols,
+            server=SERVER, ownership=self.owns, connect=self.connect, symbols=lambda: symbols,
             ids=house.ids, now=house.clock.now, on_landed=self.woken.append, observer=self,
         )  # fmt: skip
 

@@ -255,7 +255,9 @@ async def test_a_replica_left_behind_asks_about_nothing(
     payment, reference = await lost(house, one)
     await house.adopt(OTHER_BOOK)
     house.clock.ahead_s += LEASE_S
-    async with running(two.resolver.run):
+    follower = two.follower(cannot="a provider is not reached")
+    await follower.look()
+    async with running(two.resolver.run), running(follower.run):
         await asyncio.sleep(0.8)
         assert await attempt_state(house, reference) == "sent"
         assert two.providers.calls == []

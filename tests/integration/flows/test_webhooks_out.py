@@ -64,7 +64,9 @@ async def telling(
 ) -> AsyncIterator[Outbox]:
     """The replica's outbox with its real webhooks."""
     async with aiohttp.ClientSession() as http:
-        hooks = WebhooksOut(house.pool, http, KEY, timeout_s, house.clock.now, results.append)
+        hooks = WebhooksOut(
+            house.pool, http, KEY, lambda: timeout_s, house.clock.now, results.append
+        )
         owns = replica.ownership("outbox")
         outbox = replica.outbox(owns, {"subscriber:": hooks.deliver})
         async with running(lambda: owns.run(outbox.run)):

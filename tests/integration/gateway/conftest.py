@@ -32,20 +32,21 @@ from config.rulebook import (
     ApprovalPolicy,
     Brand,
     Entity,
-    Onboarding,
     Plan,
     PlanRate,
     Role,
     Rulebook,
     SymbolGroup,
 )
-from gateway.control import access, audit, keys
+from gateway.control import audit, keys
 from gateway.control import rulebook as rulebooks
-from gateway.control.access import SCOPES
 from gateway.control.idempotency import Answer, Idem, claimed
+from gateway.control.permissions import CATALOGUE
 from gateway.control.refusals import Refusal
+from gateway.control.rules import Rules, settled
 from gateway.flows import onboarding
 from gateway.flows.approving import Approving
+from gateway.flows.asking import Asking
 from gateway.flows.live import Live, LiveLimits
 from gateway.flows.outbox import Emitter
 from gateway.flows.partnering import Partnering
@@ -62,7 +63,7 @@ from gateway.people.visits import Visits
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.lane import Lane, LaneLimits
-from ledger.units import Change, Unit
+from ledger.units import Unit
 from tests.integration.gateway.lived import lived, opened
 from tests.support.servers import Cluster, Database, fresh_database
 
@@ -84,12 +85,12 @@ BOOK = Rulebook(
         Brand(id="eastwind", entity="fx-int", name="Eastwind"),
     ),
     roles=(
-        Role(id="everything", scopes=tuple(SCOPES), approves=("client.move",)),
+        Role(id="everything", scopes=tuple(CATALOGUE)),
         Role(id="nothing", scopes=()),
         Role(id="reader", scopes=("clients:read",)),
         Role(id="looker", scopes=("partners:read", "partners:write")),
-        Role(id="compliance", scopes=tuple(SCOPES), approves=("client.move",)),
-        Role(id="operations", scopes=tuple(SCOPES)),
+        Role(id="compliance", scopes=tuple(CATALOGUE)),
+        Role(id="operations", scopes=tuple(set(CATALOGUE) - {"lifecycle:approve"})),
     ),
     symbol_groups=(SymbolGroup(id="fx-majors", symbols=("EURUSD", "GBPUSD")),),
     plans=tuple(
@@ -100,7 +101,7 @@ BOOK = Rulebook(
             ("int-partner", "USD", "5"),
         )
     ),
-    onboarding=Onboarding(approval=(ApprovalPolicy(kind="client.move", needed=1, expiry_s=3600),)),
+    approvals=(ApprovalPolicy(kind="client.move", needed=1, expiry_s=3600),),
 )
 
 
@@ -283,14 +284,12 @@ def _lanes(database: Database) -> tuple[Lane, Lane]:
     )
 
 
-async def _in_force(pool: asyncpg.Pool, ids: Ids, clock: Clock) -> access.Access:
-    """Bring the rulebook into force, with its plans; returns its roles."""
+async def _in_force(pool: asyncpg.Pool, ids: Ids, clock: Clock) -> Rules:
+    """Bring the rulebook into force, with its plans; returns what is decided with."""
     async with pool.acquire() as conn:
         start = audit.Command(keys.operator("root"), "start", "test", clock.now())
         await rulebooks.agree(conn, BOOK, start, ids, adopt=False)
-    granted, findings = access.compile(BOOK)
-    assert not findings
-    return granted
+    return settled(BOOK)
 
 
 def _hub(
@@ -313,9 +312,10 @@ async def serving(
     clock = Clock()
     ids = Ids(lambda: int((time.time() + clock.skew_s) * 1000), os.urandom)
     lane, command_lane = _lanes(database)
-    granted = await _in_force(pool, ids, clock)
+    rules = await _in_force(pool, ids, clock)
     emit = Emitter(clock.now)
-    flow = onboarding.Onboarding(lane, pool, BOOK, ids, emit, clock.now)
+    asking = Asking(lane, pool, rules, ids, emit, clock.now)
+    flow = onboarding.Onboarding(lane, pool, rules, asking, ids, emit, clock.now)
     deposits = FakeDeposits(lane)
     metrics = GatewayMetrics(CollectorRegistry())
     live = _hub(pool, redis, stream_limits, clock, metrics)
@@ -325,10 +325,10 @@ async def serving(
 
     parts = Parts(
         pool=pool,
-        keys=Keys(pool, granted, PEPPER, clock.monotonic),
+        keys=Keys(pool, lambda: rules.now.access, PEPPER, clock.monotonic),
         visits=Visits(pool, PEPPER, ids, os.urandom, clock.now, clock.monotonic),
         limiter=Limiter(redis, limits or Limits(10_000, 10_000), clock.monotonic),
-        rulebook=BOOK,
+        rules=rules,
         ids=ids,
         now=clock.now,
         monotonic=clock.monotonic,
@@ -336,7 +336,7 @@ async def serving(
         accounts=FakeAccounts(),
         onboarding=flow,
         partnering=Partnering(
-            command_lane, pool, BOOK, Change(rulebooks.RULEBOOK, (BOOK.hash,)), ids, clock.now
+            command_lane, pool, rules, ids, clock.now
         ),
         approving=Approving(lane, pool, ids, emit, flow.appliers, clock.now),
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
@@ -350,7 +350,7 @@ async def serving(
     writing = asyncio.gather(lane.run(), command_lane.run())
     try:
         async with TestClient(TestServer(build(parts))) as client:
-            maker = keys.KeyMaker(granted, ids, os.urandom, PEPPER)
+            maker = keys.KeyMaker(rules.now.access, ids, os.urandom, PEPPER)
             owner = await database.connect(owner=True)
             yield Api(client, parts, pool, clock, lane, deposits, maker, owner)
     finally:

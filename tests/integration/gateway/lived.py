@@ -18,18 +18,16 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-import bridge.mapping
-import router.rules
 from bridge import outcomes as platform
 from bridge import reads as platform_reads
 from bridge.provision import Passwords
 from config.rulebook import Rulebook
 from gateway import queries as gateway_queries
 from gateway.control import rulebook as rulebooks
-from gateway.control.access import Caller
 from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.items import item_opened
+from gateway.control.rules import settled
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.onboarding import Onboarding
@@ -144,22 +142,20 @@ class House:
     def __post_init__(self) -> None:
         """Put the flows together as the daemon does."""
         emit = Emitter(now)
-        rule = Change(rulebooks.RULEBOOK, (self.book.hash,))
-        rules, _ = router.rules.compile(self.book)
-        mapping, _ = bridge.mapping.compile(self.book)
+        rules = settled(self.book)
         outbox_owner, server_owner = Owned("outbox"), Owned("platform:mt5-live")
         common = {"lane": self.lane, "ids": self.ids}
-        self.clients = Onboarding(self.lane, self.pool, self.book, self.ids, emit, now)
-        self.partners = Partnering(self.lane, self.pool, self.book, rule, self.ids, now)
+        self.clients = Onboarding(self.lane, self.pool, rules, self.ids, emit, now)
+        self.partners = Partnering(self.lane, self.pool, rules, self.ids, now)
         self.accounts = Accounts(
-            pool=self.pool, mapping=mapping, rulebook=rule, emit=emit, now=now,
+            pool=self.pool, rules=rules, emit=emit, now=now,
             wake=lambda server: None, **common,
         )  # fmt: skip
         breakers = Breakers([psp.id for psp in self.book.psps], time.monotonic)
         self.deposits = Deposits(
-            pool=self.pool, rules=rules, rulebook=rule, breakers=breakers,
+            pool=self.pool, rules=rules, breakers=breakers,
             attempts=self.providers, outbox=None, boot_time=time.monotonic, answer_within_s=10.0,
-            composer=Composer(self.book.routing, "tests", self.ids, emit, now),
+            composer=Composer(lambda: self.book.routing, "tests", self.ids, emit, now),
             wake_transfers=lambda server: None, observer=None, **common,
         )  # fmt: skip
         platforms = {
@@ -167,21 +163,22 @@ class House:
             "now": now, "boot_time": time.monotonic, **common,
         }  # fmt: skip
         self.maker = AccountMaker(
-            provisioner=self.trading, pool=self.pool, mapping=mapping, lease_s=60.0,
+            provisioner=self.trading, pool=self.pool, rules=rules, lease_s=60.0,
             passwords=lambda: Passwords("a", "b"), **platforms,
         )  # fmt: skip
         self.crediter = Crediter(
-            crediting=self.trading, limits=Limits(60.0, 60.0), entities={1: "fx-eu"}, **platforms
-        )
+            crediting=self.trading, limits=Limits(60.0, 60.0), entity_of=lambda book: "fx-eu",
+            **platforms,
+        )  # fmt: skip
         refunds = Refunds(self.pool, self.providers, outbox_owner, now)
         self.outbox = Outbox(
-            self.pool, self.lane, outbox_owner, self.book.outbox,
+            self.pool, self.lane, outbox_owner, lambda: self.book.outbox,
             {"subscriber:": told, "psp:": refunds.handle}, self.ids, now,
         )  # fmt: skip
 
     def command(self) -> Command:
         """A command of one calling system."""
-        caller = Caller("KY", "ann", "system", frozenset(), frozenset({"*"}), "crm")
+        caller = calling("ann", "crm")
         return Command(caller, "test", self.ids.new("CR"), now())
 
     def idem(self) -> Idem:

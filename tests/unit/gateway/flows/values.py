@@ -55,7 +55,7 @@ def composer(clock: Clock, policy: Routing = POLICY) -> Composer:
     """A composer whose ids are counted."""
     numbers = itertools.count(1)
     ids = Ids(lambda: 1_772_000_000_000, lambda n: next(numbers).to_bytes(n, "big"))
-    return Composer(policy, "r1", ids, Emitter(clock.now), clock.now)
+    return Composer(lambda: policy, "r1", ids, Emitter(clock.now), clock.now)
 
 
 def case(*attempts: Attempt, psps: tuple[str, ...] = ("acme", "bolt"), **changes: Any) -> Case:
