@@ -30,9 +30,14 @@ Url = Annotated[
     str, Meta(pattern=r"^https?://[^\s]+$", description="an address such as `https://host:443`")
 ]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
+Network = Annotated[
+    str, Meta(pattern=r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$", description="a network: `10.0.0.0/8`")
+]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z-]*$", max_length=64)]
 Part = Literal["api", "sessions", "accrual"]
 
 _NOTHING: Final = Address("")
+_NO_SECRET: Final = Secret("")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +54,11 @@ class Http(Section, frozen=True, kw_only=True):
         15.0  # then 202: the walk goes on without the caller
     )
     keep_alive_s: Seconds = 75.0  # an idle connection is closed after it
+    proxies: tuple[Network, ...] = ()  # who speaks for others: their word on who called is taken
+    certificate_header: Name = ""  # where such a proxy names the holder of a certificate
+    certificate: str = ""  # PEM files: with these TLS ends here
+    certificate_key: str = ""
+    client_ca: str = ""  # the authority of callers' certificates; without it none is asked for
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -121,6 +131,29 @@ class Control(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+class IssuerPlace(Section, frozen=True, kw_only=True):
+    """One identity provider (OpenID Connect) that people sign in with."""
+
+    url: Url  # as it names itself in its tokens
+    client_id: Annotated[str, Meta(min_length=1, max_length=255)]
+    client_secret: Secret = _NO_SECRET
+    redirect_url: Url  # where it sends browsers back: our address and `/sign-in/<id>/callback`
+    subject_claim: Annotated[str, Meta(min_length=1, max_length=64)] = "sub"
+
+
+class SignIn(Section, frozen=True, kw_only=True):
+    """How people of the house sign in, and for how long."""
+
+    passwords: bool = True  # false: by identity providers alone
+    session_s: Annotated[float, Meta(ge=60, le=86_400)] = 43_200.0  # a session ends after it
+    idle_s: Annotated[float, Meta(ge=10, le=86_400)] = 1800.0  # and after so long without use
+    tries_per_minute: Annotated[float, Meta(gt=0, le=600)] = 2.0  # of one name
+    tries_burst: Annotated[int, Meta(ge=1, le=1000)] = 5
+    address_tries_per_minute: Annotated[float, Meta(gt=0, le=6000)] = 20.0  # from one address
+    address_tries_burst: Annotated[int, Meta(ge=1, le=10_000)] = 40
+    issuers: dict[Id, IssuerPlace] = {}
+
+
 class Lanes(Section, frozen=True, kw_only=True):
     """The writer of the books."""
 
@@ -162,6 +195,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     rulebook: RulebookPlace
     control: Control
+    sign_in: SignIn = SignIn()
     http: Http = Http()
     database: Database = Database()
     redis: Redis = Redis()

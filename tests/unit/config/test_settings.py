@@ -73,7 +73,9 @@ def untold(value: object, written: object) -> list[str]:
         return []
     assert isinstance(written, dict)
     names = [field.name for field in msgspec.structs.fields(value)]
-    missing = [name for name in names if name not in written]
+    missing = [
+        name for name in names if name not in written and getattr(value, name) != {}
+    ]  # sections by a name of the operator's own stand there as a comment
     return missing + [
         f"{name}.{key}"
         for name in names
