@@ -42,7 +42,6 @@ def _duplicates(book: Rulebook) -> Iterator[Finding]:
         "role[].id": [it.id for it in book.roles],
         "symbol_group[].id": [it.id for it in book.symbol_groups],
         "plan[].id": [it.id for it in book.plans],
-        "onboarding.approval[].kind": [it.kind for it in book.onboarding.approval],
     }
     for pattern, keys in kinds.items():
         yield from _duplicates_of(book, pattern, keys)
@@ -66,6 +65,7 @@ def _names(book: Rulebook) -> Iterator[Finding]:
     """Whoever is named exists."""
     for what, uses, known in (
         ("entity", _entity_names(book), {it.id for it in book.entities}),
+        ("brand", _brand_names(book), {it.id for it in book.brands}),
         ("platform", _platform_names(book), {it.id for it in book.platforms}),
         ("PSP", _listed("rule", "route", (it.route for it in book.rules)), _psp_ids(book)),
         ("country", _country_names(book), COUNTRIES),
@@ -84,6 +84,17 @@ def _entity_names(book: Rulebook) -> Named:
     yield from _listed("platform", "entities", (it.entities for it in book.platforms))
     yield from _listed("psp", "entities", (it.entities for it in book.psps))
     yield from _listed("rule", "when.entity", (it.when.entity for it in book.rules))
+    yield from (
+        (f"approval[{n}].entity", it.entity)
+        for n, it in enumerate(book.approvals)
+        if it.entity != "*"
+    )
+
+
+def _brand_names(book: Rulebook) -> Named:
+    yield from (
+        (f"approval[{n}].brand", it.brand) for n, it in enumerate(book.approvals) if it.brand != "*"
+    )
 
 
 def _platform_names(book: Rulebook) -> Named:
@@ -224,20 +235,6 @@ def _times(book: Rulebook) -> Iterator[Finding]:
         yield _finding(book, "routing.lease_s", "lease-too-short", why)
 
 
-def _approvals(book: Rulebook) -> Iterator[Finding]:
-    """Who may approve is asked for it by a policy, and each policy finds somebody who may."""
-    asked = {it.kind for it in book.onboarding.approval}
-    answered = {kind for role in book.roles for kind in role.approves}
-    for path, kind in _listed("role", "approves", (it.approves for it in book.roles)):
-        if kind not in asked:
-            yield _finding(book, path, "unknown-name", f"no approval policy asks for `{kind}`")
-    for number, policy in enumerate(book.onboarding.approval):
-        if policy.kind not in answered:
-            path = f"onboarding.approval[{number}].kind"
-            yield _finding(book, path, "nobody-approves", f"no role approves `{policy.kind}`")
-
-
 _CHECKS: Final[tuple[Check, ...]] = (
     _duplicates, _names, _repeats, _symbols, _groups, _login_ranges, _amounts, _rules, _times,
-    _approvals,
 )  # fmt: skip

@@ -17,9 +17,8 @@ from msgspec import Meta
 from config.findings import NOWHERE, Finding, Where
 
 __all__ = [
-    "ApprovalPolicy", "Brand", "Document", "Entity", "Feed", "Finding", "Group", "Onboarding",
-    "Outbox", "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook",
-    "SymbolGroup", "When", "Where",
+    "ApprovalPolicy", "Brand", "Document", "Entity", "Feed", "Finding", "Group", "Outbox",
+    "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook", "SymbolGroup", "When", "Where",
 ]  # fmt: skip
 
 Id = Annotated[
@@ -50,6 +49,9 @@ TimeOfDay = Annotated[
 CurrencyCode = Annotated[
     str, Meta(pattern="^[A-Z]{3,5}$", description="a currency code such as `EUR`")
 ]
+CurrencyOrAny = Annotated[
+    str, Meta(pattern=r"^([A-Z]{3,5}|\*)$", description="a currency code such as `EUR`, or `*`")
+]
 Amount = Annotated[
     str,
     Meta(
@@ -77,7 +79,17 @@ Code = Annotated[
 ]
 Scope = Annotated[
     str,
-    Meta(pattern="^[a-z]+:[a-z]+$", description="a permission such as `deposits:write`"),
+    Meta(
+        pattern="^[a-z]+(-[a-z]+)*:[a-z]+(-[a-z]+)*$",
+        description="a permission such as `deposits:write`",
+    ),
+]
+ScopeOrNone = Annotated[
+    str,
+    Meta(
+        pattern="^([a-z]+(-[a-z]+)*:[a-z]+(-[a-z]+)*)?$",
+        description="a permission such as `lifecycle:approve`, or nothing",
+    ),
 ]
 CommandKind = Annotated[
     str,
@@ -228,11 +240,10 @@ class Rule(Part, frozen=True, kw_only=True):
 
 
 class Role(Part, frozen=True, kw_only=True):
-    """What a credential of this role may do, and which kinds of request it may approve."""
+    """What somebody of this role may do."""
 
     id: RoleName
     scopes: tuple[Scope, ...]
-    approves: tuple[CommandKind, ...] = ()
 
 
 class Routing(Part, frozen=True, kw_only=True):
@@ -256,21 +267,21 @@ class Outbox(Part, frozen=True, kw_only=True):
 
 
 class ApprovalPolicy(Part, frozen=True, kw_only=True):
-    """How many other people must agree to one kind of request, and for how long it waits."""
+    """How many other people must agree to one kind of request, who, and for how long it waits.
+
+    For a matter the closest policies count: its brand's, else its entity's, else everybody's; of
+    several the strictest that fits decides.
+    """
 
     kind: CommandKind
+    entity: Anyone = "*"
+    brand: Anyone = "*"
+    risk: Anyone = "*"  # a risk band, where the kind has one
+    amount_from: AmountOrNone = ""  # inclusive, major units of the matter's own currency
+    currency: CurrencyOrAny = "*"
     needed: Annotated[int, Meta(ge=1, le=5)] = 1
+    permission: ScopeOrNone = ""  # what each of them must hold; the kind's own where it is empty
     expiry_s: Seconds = 60.0 * 60 * 24 * 3
-
-
-class Onboarding(Part, frozen=True, kw_only=True):
-    """What the path of a client asks for."""
-
-    approval: tuple[ApprovalPolicy, ...] = ()
-
-    def policy(self, kind: str) -> ApprovalPolicy | None:
-        """The approval policy of a kind of request, or None where none is asked for."""
-        return next((policy for policy in self.approval if policy.kind == kind), None)
 
 
 class SymbolGroup(Part, frozen=True, kw_only=True):
@@ -315,7 +326,7 @@ class Document(Part, frozen=True, kw_only=True):
     plan: tuple[Plan, ...] = ()
     routing: Routing = Routing()
     outbox: Outbox = Outbox()
-    onboarding: Onboarding = Onboarding()
+    approval: tuple[ApprovalPolicy, ...] = ()
 
 
 class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
@@ -338,7 +349,7 @@ class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
     plans: tuple[Plan, ...] = ()
     routing: Routing = Routing()
     outbox: Outbox = Outbox()
-    onboarding: Onboarding = Onboarding()
+    approvals: tuple[ApprovalPolicy, ...] = ()
     source: bytes = b""
     where: Mapping[str, Where] = msgspec.field(default_factory=dict)
 
@@ -376,7 +387,7 @@ def from_document(
         plans=document.plan,
         routing=document.routing,
         outbox=document.outbox,
-        onboarding=document.onboarding,
+        approvals=document.approval,
         source=source,
         where=where,
     )

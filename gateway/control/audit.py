@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "client.create": "a client is made known",
     "client.move": "a client moves to another state, or a person is asked to allow it",
     "approval.decide": "a checker approves or refuses what a maker asked for",
+    "approval.withdraw": "a maker takes back what they asked for",
     "partner.create": "a partner is made known",
     "contract.create": "a partner gets a contract, with its place in the tree and its plan",
     "account.request": "a trading account is asked for",
@@ -45,9 +46,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 
 # A person decides here what they might as well not have done: why is part of the act.
-REASONED: Final = frozenset(
-    {"client.move", "approval.decide", "item.resolve", "key.revoke", "rulebook.adopt"}
-)
+REASONED: Final = frozenset({"client.move", "approval.decide", "approval.withdraw", "item.resolve", "rulebook.adopt"})
 
 
 class Concerns(msgspec.Struct, frozen=True):
@@ -109,7 +108,7 @@ def audited(
         (
             audit_id, command.at, caller.person, caller.role, command.on_behalf_of, name, subject,
             _json(before), _json(after), command.reason, command.correlation, caller.key_id,
-            getattr(caller, "session", ""), _grant(caller), ",".join(approvals), concerns.entity,
+            caller.session, caller.grant_id, ",".join(approvals), concerns.entity,
             concerns.brand, concerns.client, concerns.contract,
         ),
     )  # fmt: skip
@@ -124,9 +123,3 @@ async def write(conn: asyncpg.Connection, changes: Sequence[Change]) -> None:
 
 def _json(value: object) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
-
-
-def _grant(caller: Caller) -> str:
-    """The grant that allowed the act; "" for whoever sits at the machine."""
-    held = getattr(caller, "grants", ())
-    return str(held[0].grant_id) if held else ""

@@ -1,30 +1,27 @@
-"""The SQL of control: keys, audit, approvals, items, idempotency. Knows these tables only."""
+"""The SQL of control: keys, audit, items, idempotency. Knows these tables only."""
 
 from __future__ import annotations
 
 from typing import Final
 
-INSERT_AUDIT: Final = """
-INSERT INTO gateway.audit (id, at, actor, role, on_behalf_of, command, subject, before, after, reason, correlation, key_id)
-SELECT u.id, u.at, u.actor, u.role, u.on_behalf_of, u.command, u.subject, u.before::jsonb, u.after::jsonb, u.reason, u.correlation, u.key_id
-FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::text[])
-     AS u(id, at, actor, role, on_behalf_of, command, subject, before, after, reason, correlation, key_id)
-"""
-
 # --- keys ---------------------------------------------------------------------------------------
 
 INSERT_KEY: Final = """
-INSERT INTO gateway.api_key (id, version, owner, person, role, entities, digest, created, created_by)
-VALUES ($1, 1, $2, $3, $4, $5::text[], $6, $7, $8)
+INSERT INTO gateway.api_key (id, version, owner, person, grant_id, digest, created, created_by)
+VALUES ($1, 1, $2, $3, $4, $5, $6, $7)
 """
 
+# With the grant it is a credential of; `in_force` says whether both allow anything now.
 SELECT_KEY: Final = """
-SELECT id, owner, person, role, entities, digest, revoked FROM gateway.api_key WHERE id = $1
+SELECT k.id, k.owner, k.person, k.digest, k.grant_id, g.role, g.entities, g.brands, g.jurisdictions, g.desks, g.partners,
+       k.revoked IS NULL AND g.revoked IS NULL AND g.valid_from <= statement_timestamp()
+       AND (g.valid_until IS NULL OR g.valid_until > statement_timestamp()) AS in_force
+FROM gateway.api_key k JOIN gateway.access_grant g ON g.id = k.grant_id WHERE k.id = $1
 """
 
 SELECT_KEYS: Final = """
-SELECT id, owner, person, role, entities, created, revoked FROM gateway.api_key ORDER BY id
+SELECT k.id, k.owner, k.person, g.role, g.entities, k.created, k.revoked, k.grant_id
+FROM gateway.api_key k JOIN gateway.access_grant g ON g.id = k.grant_id ORDER BY k.id
 """
 
 REVOKE_KEY: Final = """
@@ -106,7 +103,7 @@ FROM gateway.item WHERE id = $1
 SELECT_ITEMS: Final = """
 SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
 FROM gateway.item
-WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = '' OR entity = ANY($2)) AND ($3 = '' OR state = $3)
+WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
   AND ($4 = '' OR owner_team = $4)
 ORDER BY id DESC LIMIT $5
 """
@@ -118,57 +115,4 @@ FROM gateway.item WHERE kind = $1 AND subject = ANY($2::text[]) AND state = 'ope
 
 COUNT_OPEN_ITEMS: Final = """
 SELECT kind, owner_team, count(*) AS items, min(opened) AS oldest FROM gateway.item WHERE state = 'open' GROUP BY kind, owner_team
-"""
-
-# --- approvals ----------------------------------------------------------------------------------
-
-CLAIM_APPROVAL: Final = """
-INSERT INTO gateway.approval (open_key, id, version, kind, subject, entity, state, maker, maker_role, maker_owner, needed,
-                              policy, payload, reason, correlation, created, expires)
-SELECT u.open_key, u.id, 1, u.kind, u.subject, u.entity, 'open', u.maker, u.maker_role, u.maker_owner, u.needed,
-       u.policy, u.payload::jsonb, u.reason, u.correlation, u.created, u.expires
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[],
-            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[])
-     AS u(open_key, id, kind, subject, entity, maker, maker_role, maker_owner, needed, policy, payload, reason,
-          correlation, created, expires)
-ORDER BY u.open_key
-ON CONFLICT (open_key) DO NOTHING RETURNING open_key
-"""
-
-LOOK_APPROVAL: Final = """
-SELECT open_key, id FROM gateway.approval WHERE open_key = ANY($1::text[])
-"""
-
-LOCK_APPROVAL: Final = """
-SELECT id, version FROM gateway.approval WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
-"""
-
-MOVE_APPROVAL: Final = """
-UPDATE gateway.approval t SET version = t.version + 1, state = u.state,
-       open_key = CASE WHEN u.state = 'open' THEN t.open_key END,
-       votes = string_to_array(u.votes, ','), decided = u.decided
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[]) AS u(id, expected, state, votes, decided)
-WHERE t.id = u.id
-"""
-
-INSERT_APPROVAL_EVENT: Final = """
-INSERT INTO gateway.approval_event (object_id, version, from_state, to_state, event, cause, actor, at)
-SELECT u.object_id, u.version, u.from_state, u.to_state, u.event, u.cause::jsonb, u.actor, u.at
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
-     AS u(object_id, version, from_state, to_state, event, cause, actor, at)
-"""
-
-SELECT_APPROVAL: Final = """
-SELECT id, version, kind, subject, entity, state, maker, maker_role, maker_owner, needed, votes, policy,
-       payload::text AS payload, reason, correlation, created, expires, decided
-FROM gateway.approval WHERE id = $1
-"""
-
-# Newest first: $1 the cursor, $2 entities or null for all, $3 state or ''.
-SELECT_APPROVALS: Final = """
-SELECT id, version, kind, subject, entity, state, maker, maker_role, maker_owner, needed, votes, policy,
-       payload::text AS payload, reason, correlation, created, expires, decided
-FROM gateway.approval
-WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
-ORDER BY id DESC LIMIT $4
 """

@@ -15,20 +15,31 @@ from gateway.control.approvals import Approval
 from gateway.control.items import Item
 
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+GivenReason = Annotated[str, Meta(max_length=500)]  # none is refused as `reason-missing`
 
 
 class Decide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A checker's decision."""
 
     decision: Literal["approve", "refuse"]
-    reason: Reason
+    reason: GivenReason = ""
+
+
+class Withdraw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A maker takes their own question back."""
+
+    reason: GivenReason = ""
 
 
 class ApprovalView(msgspec.Struct, frozen=True, kw_only=True):
     """A question to other people, as callers see it.
 
-    needed  how many different people must agree; `votes` are those who did
-    policy  the rulebook (its hash) that was in force when it was asked
+    needed       how many different people must agree; `votes` are those who did
+    authorities  by whose right each vote was given: the voter's own, or who lent it
+    permission   what each of them must hold
+    policy       the rulebook (its hash) that was in force when it was asked; `level` says whether it
+                 spoke of the brand, the entity or everybody, or not at all
+    about        whom else it concerns
     """
 
     id: str
@@ -40,7 +51,14 @@ class ApprovalView(msgspec.Struct, frozen=True, kw_only=True):
     maker: str
     needed: int
     votes: tuple[str, ...]
+    authorities: tuple[str, ...]
+    permission: str
     policy: str
+    level: str
+    brand: str
+    risk: str
+    amount: str
+    about: tuple[str, ...]
     payload: msgspec.Raw
     reason: str
     created: datetime
@@ -97,7 +115,14 @@ def approval_view(approval: Approval, now: datetime) -> ApprovalView:
         maker=approval.maker,
         needed=approval.needed,
         votes=approval.votes,
+        authorities=approval.authorities,
+        permission=approval.permission,
         policy=approval.policy,
+        level=approval.level,
+        brand=approval.brand,
+        risk=approval.risk,
+        amount=approval.amount,
+        about=approval.about,
         payload=approval.payload,
         reason=approval.reason,
         created=approval.created,

@@ -1,7 +1,7 @@
-"""The decision on a question: vote, effect, event and audit in one unit, so it applies once.
+"""The decision on a question: vote, effect, event and audit in one transaction, so it applies once.
 
-Knows how a decision becomes a unit. Refuses to know what is decided: whoever asks such questions
-gives an applier for their kind.
+Knows how a decision or a withdrawal becomes a unit, or the transaction of an effect that needs one.
+Refuses to know what is decided: whoever asks such questions gives an applier for their kind.
 """
 
 from __future__ import annotations
@@ -13,15 +13,21 @@ from typing import Final, Protocol
 import asyncpg
 import msgspec
 
-from gateway.control import approvals, idempotency, items
-from gateway.control.approvals import Approval, Verdict
+from gateway.control import acts, approvals, idempotency, items
+from gateway.control.access import Caller
+from gateway.control.acts import Deed
+from gateway.control.approvals import Approval, Decision, Verdict, Voter
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem
+from gateway.control.policies import KINDS
 from gateway.control.refusals import Refusal, not_found
+from gateway.control.rulebook import RULEBOOK
 from gateway.control.views import Decide, ResolveItem, approval_view, item_view
+from gateway.flows.transacting import hold, store
 from ledger.ids import Ids
 from ledger.units import Change, Done, Left, Unit, Why
 
+TRIES_MAX: Final = 6  # one more than people can be needed: each may decide just before us
 ANSWERING: Final = timedelta(seconds=30)  # these commands finish their key in the claiming unit
 
 
@@ -34,7 +40,42 @@ class Lane(Protocol):
 
 # subscriber, event type, object id, JSON, correlation
 Emit = Callable[[str, str, str, bytes, str], Change]
-Applier = Callable[[asyncpg.Connection, Approval, Command], Awaitable[Sequence[Change]]]
+
+
+Deeds = Callable[[Approval], Sequence[Deed]]
+
+
+def agreeing(approval: Approval) -> Sequence[Deed]:
+    """What deciding a question is: its kind's act on the subject, and on whom else it concerns."""
+    action = KINDS[approval.kind].agrees
+    return [Deed(action, it, approval.id) for it in (approval.subject, *approval.about)]
+
+
+class InUnit(msgspec.Struct, frozen=True):
+    """An effect that can be said beforehand: its changes ride in the unit of the last vote.
+
+    changes  reads what it needs and says what changes; raises Refusal when it can no longer be
+    deeds    what deciding it is, in the words of duties
+    """
+
+    changes: Callable[[asyncpg.Connection, Approval, Command], Awaitable[Sequence[Change]]]
+    deeds: Deeds = agreeing
+
+
+class InTransaction(msgspec.Struct, frozen=True):
+    """An effect that reads and writes as it goes, in the transaction of the last vote.
+
+    run  writes on this connection, after the question is locked; raises Refusal to undo it all. It
+         calls no peer: what must be told outside is an outbox row
+    deeds    what deciding it is, in the words of duties
+    """
+
+    run: Callable[[asyncpg.Connection, Approval, Command], Awaitable[None]]
+    deeds: Deeds = agreeing
+
+
+# What happens when a question is agreed to, by its kind. Exactly one applier a kind.
+Applier = InUnit | InTransaction
 
 
 async def replayed(conn: asyncpg.Connection, idem: Idem, now: datetime) -> Answer | None:
@@ -51,6 +92,40 @@ def answered_claim(idem: Idem, subject: str, command: Command, answer: Answer) -
     """Claim the key together with its final answer: nobody ever sees such a key in flight."""
     until = command.at + ANSWERING
     return idempotency.claimed(idem, subject, answer.location, command.at, until, answer)
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """A decision that counts, before it is stored.
+
+    command  of whoever decided
+    done     the acts that it is
+    """
+
+    approval: Approval
+    voter: Voter
+    verdict: Verdict
+    decision: Decision
+    command: Command
+    done: tuple[Change, ...]
+
+    @property
+    def applies(self) -> bool:
+        """Whether the effect happens with it."""
+        return self.verdict.applies
+
+
+def standing(caller: Caller, approval: Approval) -> Voter | None:
+    """By whose right the caller decides this question; None when there is none."""
+    held = [
+        each for each in caller.grants
+        if approval.permission in each.scopes and each.reach.holds(approval.tags)
+    ]  # fmt: skip
+    return Voter(caller.person, caller.person) if held else None
+
+
+def _again(left: Left) -> bool:
+    """Whether a decision is to be counted anew: others decided, or this person did something."""
+    return acts.overtaken(left) or (left.why is Why.STALE and left.kind == approvals.MOVE.name)
 
 
 class Approving:
@@ -75,20 +150,55 @@ class Approving:
     async def decide(self, command: Command, approval_id: str, order: Decide, idem: Idem) -> Answer:
         """Count this person's decision; with the last needed vote the effect happens too.
 
-        Raises Refusal: those of `approvals.decide`, `not-found`, `approval-stale`, and
-        `version-conflict` when somebody else decided meanwhile.
+        Raises Refusal: those of `approvals.decide`, `reason-missing`, `not-found`, what the applier
+        refuses, and `version-conflict` when others kept deciding meanwhile.
         """
+        approvals.need_reason(command)
+        for _ in range(TRIES_MAX):
+            async with self._pool.acquire() as conn:
+                if (answer := await replayed(conn, idem, command.at)) is not None:
+                    return answer
+                decided = await self._decided(conn, command, approval_id, order)
+                answer, changes = self._unit(decided, idem)
+                effect = self._appliers[decided.approval.kind]
+                if decided.applies and isinstance(effect, InUnit):
+                    changes += tuple(await effect.changes(conn, decided.approval, decided.command))
+            if decided.applies and isinstance(effect, InTransaction):
+                left = await self._alone(decided, effect, changes)
+            else:
+                left = await self._lane.submit(Unit(changes))
+            if isinstance(left, Done):
+                return answer
+            if not _again(left):
+                return await self.other_answer(left, idem, command)
+        raise Refusal("version-conflict", "others kept deciding while this command was under way")
+
+    async def withdraw(self, command: Command, approval_id: str, idem: Idem) -> Answer:
+        """Take one's own question back. Raises Refusal: those of `approvals.withdraw`, `not-found`,
+        `reason-missing`, and `version-conflict` when it was decided meanwhile.
+        """
+        approvals.need_reason(command)
         async with self._pool.acquire() as conn:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
             approval = await approvals.find(conn, approval_id)
-            if approval is None or not command.caller.reaches(approval.entity):
-                raise not_found("approval", approval_id)
-            verdict = await self._verdict(command, approval, order)
-            effect: Sequence[Change] = ()
-            if verdict.applies:
-                effect = await self._appliers[approval.kind](conn, approval, command)
-        return await self._store(command, approval, verdict, order, effect, idem)
+        if approval is None or not self._exists(command.caller, approval):
+            raise not_found("approval", approval_id)
+        try:
+            verdict = approvals.withdraw(approval, command.caller.person, command.at)
+        except Refusal as no:
+            await self._tried(command, "approval.withdraw", approval, {"refused": no.code})
+            raise
+        after = approvals.after(approval, verdict, command.at)
+        answer = Answer(200, msgspec.json.encode(approval_view(after, command.at)))
+        trace = {"state": verdict.state, "kind": approval.kind, "about": approval.subject}
+        changes = (
+            answered_claim(idem, approval.id, command, answer),
+            *approvals.approval_moved(approval, verdict, command, "withdrawn"),
+            self._audited(command, "approval.withdraw", approval, trace),
+            self._told(approval, "approval.withdrawn", answer.body, command),
+        )
+        return await self._submit(Unit(changes), idem, command, answer)
 
     async def resolve(
         self, command: Command, item_id: str, order: ResolveItem, idem: Idem
@@ -118,50 +228,81 @@ class Approving:
         )
         return await self._submit(unit, idem, command, answer)
 
-    async def _verdict(self, command: Command, approval: Approval, order: Decide) -> Verdict:
+    async def _decided(
+        self, conn: asyncpg.Connection, command: Command, approval_id: str, order: Decide
+    ) -> Decided:
         """The decision counted; a person who may not decide is refused and the attempt audited."""
+        approval = await approvals.find(conn, approval_id)
+        if approval is None or not self._exists(command.caller, approval):
+            raise not_found("approval", approval_id)
+        deeds = self._appliers[approval.kind].deeds(approval)
+        voter = standing(command.caller, approval)
         try:
-            return approvals.decide(approval, command.caller, order.decision, command.at)
+            verdict = approvals.decide(approval, voter, order.decision, command.at)
+            assert voter is not None, "decide refuses who has no right"
+            giver = voter.authority if voter.delegation else ""
+            done = await acts.acted(conn, command, *deeds, approval=approval.id, giver=giver)
         except Refusal as no:
             tried = {"decision": order.decision, "refused": no.code}
-            row = audited(command, "approval.decide", approval.id, self._ids.new("AU"), after=tried)
-            await self._lane.submit(Unit((row,)))
+            await self._tried(command, "approval.decide", approval, tried)
             raise
+        return Decided(approval, voter, verdict, order.decision, command, done)
 
-    async def _store(
-        self,
-        command: Command,
-        approval: Approval,
-        verdict: Verdict,
-        order: Decide,
-        effect: Sequence[Change],
-        idem: Idem,
-    ) -> Answer:
-        decided = None if verdict.state == "open" else command.at
-        after = msgspec.structs.replace(
-            approval, version=approval.version + 1, state=verdict.state, votes=verdict.votes,
-            decided=decided,
-        )  # fmt: skip
-        body = msgspec.json.encode(approval_view(after, command.at))
-        answer = Answer(200, body)
-        event = "agreed" if order.decision == "approve" else "refused"
-        trace = {"decision": order.decision, "state": verdict.state, "maker": approval.maker}
-        unit = Unit(
-            (
-                answered_claim(idem, approval.id, command, answer),
-                *approvals.approval_moved(approval, verdict, command, event),
-                *effect,
-                audited(command, "approval.decide", approval.id, self._ids.new("AU"), after=trace),
-                self._emit(
-                    approval.maker_owner,
-                    "approval.decided",
-                    approval.id,
-                    body,
-                    command.correlation,
-                ),
-            )
+    def _unit(self, decided: Decided, idem: Idem) -> tuple[Answer, tuple[Change, ...]]:
+        """The answer and the unit of a decision, without its effect."""
+        approval, verdict, command = decided.approval, decided.verdict, decided.command
+        after = approvals.after(approval, verdict, command.at)
+        answer = Answer(200, msgspec.json.encode(approval_view(after, command.at)))
+        event = "agreed" if decided.decision == "approve" else "refused"
+        trace = {
+            "decision": decided.decision, "state": verdict.state, "kind": approval.kind,
+            "about": approval.subject, "maker": approval.maker, "votes": verdict.votes,
+        }  # fmt: skip
+        return answer, (
+            approvals.in_time(approval),
+            answered_claim(idem, approval.id, command, answer),
+            *approvals.approval_moved(approval, verdict, command, event, decided.voter),
+            *decided.done,
+            self._audited(command, "approval.decide", approval, trace),
+            self._told(approval, "approval.decided", answer.body, command),
         )
-        return await self._submit(unit, idem, command, answer)
+
+    async def _alone(
+        self, decided: Decided, effect: InTransaction, changes: Sequence[Change]
+    ) -> Done | Left:
+        """The last vote and its effect in one transaction: all of it, or nothing."""
+        async with self._pool.acquire() as conn:
+            transaction = conn.transaction()
+            await transaction.start()
+            try:
+                left = await hold(conn, changes)
+                if left is None:
+                    await effect.run(conn, decided.approval, decided.command)
+                    left = await store(conn, changes)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            if left is not None:
+                await transaction.rollback()
+                return left
+            await transaction.commit()
+            return Done((), None)
+
+    async def _tried(
+        self, command: Command, name: str, approval: Approval, tried: Mapping[str, str]
+    ) -> None:
+        """Leave the trace of an attempt that is refused."""
+        await self._lane.submit(Unit((self._audited(command, name, approval, tried),)))
+
+    def _audited(self, command: Command, name: str, approval: Approval, after: object) -> Change:
+        return audited(command, name, approval.id, self._ids.new("AU"), after=after)
+
+    def _told(self, approval: Approval, kind: str, body: bytes, command: Command) -> Change:
+        """The event for the system that asked."""
+        return self._emit(approval.maker_owner, kind, approval.id, body, command.correlation)
+
+    def _exists(self, caller: Caller, approval: Approval) -> bool:
+        return caller.reaches(approval.tags)
 
     async def _submit(self, unit: Unit, idem: Idem, command: Command, answer: Answer) -> Answer:
         left = await self._lane.submit(unit)
@@ -174,6 +315,10 @@ class Approving:
         async with self._pool.acquire() as conn:
             if (answer := await replayed(conn, idem, self._now())) is not None:
                 return answer
+        if left.kind == approvals.IN_TIME.name:
+            raise Refusal("approval-expired", "its time passed while this command was under way")
+        if left.kind == RULEBOOK.name:
+            raise Refusal("rulebook-moved", "another rulebook came into force meanwhile")
         if left.why in (Why.STALE, Why.CHECK):
             raise Refusal("version-conflict", "it changed while this command was under way")
         raise Refusal("conflict", f"left out: {left.why.value} {left.kind}")

@@ -7,20 +7,21 @@ own event. Refuses to know platforms and payments.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import asyncpg
 import msgspec
 
 from bridge import reads as platform
-from config.rulebook import ApprovalPolicy, Brand, Entity, Rulebook
-from gateway.control import approvals
-from gateway.control.approvals import Approval, Verdict
+from gateway.control.access import Tags
+from gateway.control.approvals import Approval
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Answer, Idem
+from gateway.control.policies import Matter
 from gateway.control.refusals import Refusal, not_found
-from gateway.control.views import approval_view
-from gateway.flows.approving import Applier, Emit, Lane, answered_claim, replayed
+from gateway.control.rules import Compiled, RulebookMoved, Rules
+from gateway.flows.approving import Applier, Emit, InUnit, Lane, answered_claim, replayed
+from gateway.flows.asking import Asking
 from gateway.people import attribution, clients, partners
 from gateway.people.clients import Client, Move
 from gateway.people.states import State
@@ -31,7 +32,7 @@ from ledger.money import UnknownCurrency, currency
 from ledger.units import Change, Done, Left, Unit, Why
 
 MOVE_KIND = "client.move"
-DEFAULT_POLICY = ApprovalPolicy(kind=MOVE_KIND)  # a starred move has a checker, rulebook or not
+TRIES_MAX = 5  # times the rules may move under a command
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -43,46 +44,62 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Onboarding:
-    """Commands on clients."""
+    """Commands on clients.
+
+    rules   brands; a command refused because they moved is decided again
+    asking  asks the second person
+    """
 
     def __init__(
         self,
         lane: Lane,
         pool: asyncpg.Pool,
-        book: Rulebook,
+        rules: Rules,
+        asking: Asking,
         ids: Ids,
         emit: Emit,
         now: Callable[[], datetime],
     ) -> None:
         self._lane = lane
         self._pool = pool
-        self._rulebook = book.hash
-        self._policy = book.onboarding.policy(MOVE_KIND) or DEFAULT_POLICY
+        self._rules = rules
+        self._asking = asking
         self._ids = ids
         self._emit = emit
         self._now = now
-        entities = {entity.id: entity for entity in book.entities}
-        self._brands: dict[str, tuple[Brand, Entity]] = {
-            brand.id: (brand, entities[brand.entity]) for brand in book.brands
-        }
 
     @property
     def appliers(self) -> dict[str, Applier]:
         """What this flow applies when a question of its kind is agreed to."""
-        return {MOVE_KIND: self.apply_move}
+        return {MOVE_KIND: InUnit(self.apply_move)}
 
     # --- create ---------------------------------------------------------------------------------
 
     async def create(self, command: Command, order: NewClient, idem: Idem) -> Answer:
         """Make a client known in state `new_lead`. 201 with its Location.
 
-        Raises Refusal `brand-unknown`, `currency-unknown`, `code-unknown`, `reference-taken`.
+        Raises Refusal `brand-unknown`, `currency-unknown`, `code-unknown`, `reference-taken`,
+        `rulebook-moved`.
         """
-        client = await self._attributed(self._new_client(command, order), order)
+        for _ in range(TRIES_MAX):
+            rules = self._rules.now
+            client = await self._attributed(_new_client(rules, self._ids, command, order), order)
+            answer, unit = self._creation(rules, client, command, order, idem)
+            left = await self._lane.submit(unit)
+            if isinstance(left, Done):
+                return answer
+            if not await self._rules.again(left, rules):
+                return await self._other_answer(left, idem)
+        raise RulebookMoved
+
+    def _creation(
+        self, rules: Compiled, client: Client, command: Command, order: NewClient, idem: Idem
+    ) -> tuple[Answer, Unit]:
         body = msgspec.json.encode(client_view(client))
         answer = Answer(201, body, f"/v1/clients/{client.id}")
         unit = Unit(
             (
+                rules.check,
                 answered_claim(idem, client.id, command, answer),
                 *clients.client_created(client, command),
                 attribution.attributed(client, order.attribution, command),
@@ -96,39 +113,7 @@ class Onboarding:
                 self._told(client, "client.created", body, command),
             )
         )
-        left = await self._lane.submit(unit)
-        if isinstance(left, Done):
-            return answer
-        return await self._other_answer(left, idem)
-
-    def _new_client(self, command: Command, order: NewClient) -> Client:
-        known = self._brands.get(order.brand)
-        if known is None or not command.caller.reaches(known[1].id):
-            raise Refusal("brand-unknown", f"no brand {order.brand!r} is known to you")
-        try:
-            currency(order.currency)
-        except UnknownCurrency as error:
-            raise Refusal("currency-unknown", str(error)) from None
-        brand, entity = known
-        return Client(
-            id=self._ids.new("CL"),
-            version=1,
-            caller=command.caller.owner,
-            reference=order.reference,
-            brand=brand.id,
-            entity=entity.id,
-            book=entity.book,
-            country=order.country,
-            currency=order.currency,
-            client_type=order.client_type,
-            risk_band=order.risk_band,
-            state=State.NEW_LEAD,
-            blocks=(),
-            came_from="",
-            correlation=command.correlation,
-            created=command.at,
-            updated=command.at,
-        )
+        return answer, unit
 
     async def _attributed(self, client: Client, order: NewClient) -> Client:
         """The client with the contract that registration names. Codes and contracts never change.
@@ -156,7 +141,7 @@ class Onboarding:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
             client = await clients.find(conn, client_id)
-            if client is None or not command.caller.reaches(client.entity):
+            if client is None or not command.caller.reaches(client.tags):
                 raise not_found("client", client_id)
             rich = order.to is State.ARCHIVED and await has_money(conn, client)
         move = Move(order.to, order.blocks)
@@ -210,61 +195,23 @@ class Onboarding:
     # --- a second person ------------------------------------------------------------------------
 
     async def _ask(self, command: Command, client: Client, move: Move, idem: Idem) -> Answer:
-        """Store the question and answer 202; an expired question makes way first."""
-        for _ in range(2):
-            answer, unit = self._question(command, client, move, idem)
-            left = await self._lane.submit(unit)
-            if isinstance(left, Done):
-                return answer
-            if left.why is not Why.CLAIMED or left.kind != approvals.ASK.name:
-                return await self._other_answer(left, idem)
-            await self._expire_or_refuse(left, idem, command)
-        raise Refusal("conflict", "another question about this client was asked meanwhile")
-
-    def _question(
-        self, command: Command, client: Client, move: Move, idem: Idem
-    ) -> tuple[Answer, Unit]:
-        approval = approvals.asked(
-            self._ids.new("AP"),
-            command,
-            self._policy,
-            self._rulebook,
+        """Ask a second person, while the client stays as it was read."""
+        matter = Matter(
+            kind=MOVE_KIND,
             subject=client.id,
-            entity=client.entity,
             payload=Asked(client.state, move.to, move.blocks),
-            expires=command.at + timedelta(seconds=self._policy.expiry_s),
+            entity=client.entity,
+            brand=client.brand,
+            desk=client.tags.desk,
+            contracts=client.tags.contracts,
+            risk=client.risk_band,
         )
-        body = msgspec.json.encode(approval_view(approval, command.at))
-        answer = Answer(202, body, f"/v1/approvals/{approval.id}")
-        asked = {"to": move.to, "approval": approval.id}
-        changes = (
-            answered_claim(idem, approval.id, command, answer),
-            *approvals.approval_asked(approval),
-            clients.still(client),
-            self._audited(command, client, asked),
-            self._emit(
-                approval.maker_owner,
-                "approval.asked",
-                approval.id,
-                body,
-                command.correlation,
-            ),
-        )
-        return answer, Unit(changes)
 
-    async def _expire_or_refuse(self, left: Left, idem: Idem, command: Command) -> None:
-        """Close the open question in our way when its time has passed, else refuse."""
-        held_id = str((left.found or {}).get("id", ""))
-        async with self._pool.acquire() as conn:
-            held = await approvals.find(conn, held_id)
-        if held is None or held.state != "open":
-            return  # it was decided a moment ago: ask again
-        if held.expires > command.at:
-            raise Refusal(
-                "approval-open", "this client has an open approval already", {"approval": held.id}
-            )
-        verdict = Verdict("expired", held.votes)
-        await self._lane.submit(Unit(approvals.approval_moved(held, verdict, command, "expired")))
+        def also(approval: Approval) -> tuple[Change, ...]:
+            asked = {"to": move.to, "approval": approval.id}
+            return clients.still(client), self._audited(command, client, asked)
+
+        return await self._asking.ask(command, matter, idem, also)
 
     async def apply_move(
         self, conn: asyncpg.Connection, approval: Approval, command: Command
@@ -294,6 +241,36 @@ class Onboarding:
             facts = {"client": found.get("id")}
             raise Refusal("reference-taken", "you have a client of this reference", facts)
         raise Refusal("version-conflict", "the client changed while this command was under way")
+
+
+def _new_client(rules: Compiled, ids: Ids, command: Command, order: NewClient) -> Client:
+    known = rules.brands.get(order.brand)
+    if known is None or not command.caller.reaches(Tags(known[1].id, known[0].id)):
+        raise Refusal("brand-unknown", f"no brand {order.brand!r} is known to you")
+    try:
+        currency(order.currency)
+    except UnknownCurrency as error:
+        raise Refusal("currency-unknown", str(error)) from None
+    brand, entity = known
+    return Client(
+        id=ids.new("CL"),
+        version=1,
+        caller=command.caller.owner,
+        reference=order.reference,
+        brand=brand.id,
+        entity=entity.id,
+        book=entity.book,
+        country=order.country,
+        currency=order.currency,
+        client_type=order.client_type,
+        risk_band=order.risk_band,
+        state=State.NEW_LEAD,
+        blocks=(),
+        came_from="",
+        correlation=command.correlation,
+        created=command.at,
+        updated=command.at,
+    )
 
 
 async def has_money(conn: asyncpg.Connection, client: Client) -> bool:

@@ -17,6 +17,7 @@ from gateway.control.views import (
     Decide,
     ItemPage,
     ResolveItem,
+    Withdraw,
     approval_view,
     item_view,
 )
@@ -31,7 +32,7 @@ class ApprovalParams(Params, frozen=True):
 
     after: Cursor = ""
     limit: Limit = 50
-    state: Literal["", "open", "approved", "refused", "expired"] = ""
+    state: Literal["", "open", "approved", "refused", "expired", "withdrawn"] = ""
 
 
 class ItemParams(Params, frozen=True):
@@ -62,7 +63,7 @@ async def approval(call: Call) -> web.Response:
     if is_id(approval_id, "AP"):
         async with call.parts.pool.acquire() as conn:
             found = await approvals.find(conn, approval_id)
-        if found is not None and call.caller.reaches(found.entity):
+        if found is not None and call.caller.reaches(found.tags):
             return reply(approval_view(found, call.parts.now()))
     raise not_found("approval", approval_id)
 
@@ -72,6 +73,13 @@ async def decide(call: Call) -> web.Response:
     order = call.taken(Decide)
     command = call.command(order.reason)
     return answered(await call.parts.approving.decide(command, call.path("id"), order, call.idem()))
+
+
+async def withdraw(call: Call) -> web.Response:
+    """POST /v1/approvals/{id}/withdraw."""
+    order = call.taken(Withdraw)
+    command = call.command(order.reason)
+    return answered(await call.parts.approving.withdraw(command, call.path("id"), call.idem()))
 
 
 async def item_page(call: Call) -> web.Response:

@@ -112,7 +112,11 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "already-decided": _m(409, "It is decided", "Nothing is left to do."),
     "already-voted": _m(409, "You have agreed already", "Another person must agree too."),
     "already-resolved": _m(409, "The item is resolved", "Nothing is left to do."),
-    "same-person": _m(403, "Whoever asked may not decide", "Another person must decide."),
+    "duty-conflict": _m(
+        403, "One person may not do both", "Another person must: `conflict` names the rule."
+    ),
+    "reason-missing": _m(422, "A reason is missing", "Say why, in `reason`."),
+    "not-maker": _m(403, "Only whoever asked may take it back", "Refuse it instead."),
     # accounts
     "account-not-ready": _m(409, "The trading account is not ready", "Wait until it is verified."),
     "group-unmapped": _m(

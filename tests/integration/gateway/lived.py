@@ -28,6 +28,7 @@ from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.items import item_opened
 from gateway.control.rules import settled
+from gateway.flows.asking import Asking
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
 from gateway.flows.onboarding import Onboarding
@@ -145,7 +146,8 @@ class House:
         rules = settled(self.book)
         outbox_owner, server_owner = Owned("outbox"), Owned("platform:mt5-live")
         common = {"lane": self.lane, "ids": self.ids}
-        self.clients = Onboarding(self.lane, self.pool, rules, self.ids, emit, now)
+        asking = Asking(self.lane, self.pool, rules, self.ids, emit, now)
+        self.clients = Onboarding(self.lane, self.pool, rules, asking, self.ids, emit, now)
         self.partners = Partnering(self.lane, self.pool, rules, self.ids, now)
         self.accounts = Accounts(
             pool=self.pool, rules=rules, emit=emit, now=now,

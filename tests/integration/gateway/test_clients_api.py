@@ -171,7 +171,7 @@ async def test_a_starred_move_waits_for_another_person_and_is_applied_once(api: 
 
     assert (asked.status, approval["state"], approval["maker"]) == (202, "open", "ann")
     own = await api.call("POST", path, order, token=also_ann)
-    assert (own.status, (await own.json())["code"]) == (403, "same-person")
+    assert (own.status, (await own.json())["code"]) == (403, "duty-conflict")
     done = await api.call("POST", path, order, token=checker, key="d")
     again = await api.call("POST", path, order, token=checker, key="d")
     late = await api.call("POST", path, order, token=checker)

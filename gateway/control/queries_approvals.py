@@ -1,0 +1,69 @@
+"""The SQL of approvals and delegations. Knows these tables and their events only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CLAIM_APPROVAL: Final = """
+INSERT INTO gateway.approval (open_key, id, version, kind, subject, entity, brand, desk, contracts, about, risk, amount, state,
+                              maker, maker_role, maker_owner, needed, permission, level, policy, payload, reason, correlation,
+                              created, expires)
+SELECT u.open_key, u.id, 1, u.kind, u.subject, u.entity, u.brand, u.desk, string_to_array(u.contracts, ','),
+       string_to_array(u.about, ','), u.risk, u.amount, 'open', u.maker, u.maker_role, u.maker_owner, u.needed, u.permission, u.level, u.policy, u.payload::jsonb, u.reason, u.correlation,
+       u.created, u.expires
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::int[], $16::text[], $17::text[],
+            $18::text[], $19::text[], $20::text[], $21::text[], $22::timestamptz[], $23::timestamptz[])
+     AS u(open_key, id, kind, subject, entity, brand, desk, contracts, about, risk, amount, maker, maker_role, maker_owner,
+          needed, permission, level, policy, payload, reason, correlation, created, expires)
+ORDER BY u.open_key
+ON CONFLICT (open_key) DO NOTHING RETURNING open_key
+"""
+
+LOOK_APPROVAL: Final = """
+SELECT open_key, id FROM gateway.approval WHERE open_key = ANY($1::text[])
+"""
+
+LOCK_APPROVAL: Final = """
+SELECT id, version FROM gateway.approval WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+
+# By the server's clock, at the moment of the effect: a unit that waited too long is too late.
+APPROVAL_IN_TIME: Final = """
+SELECT id FROM gateway.approval WHERE id = ANY($1::text[]) AND expires > clock_timestamp()
+"""
+
+MOVE_APPROVAL: Final = """
+UPDATE gateway.approval t SET version = t.version + 1, state = u.state,
+       open_key = CASE WHEN u.state = 'open' THEN t.open_key END,
+       votes = string_to_array(u.votes, ','), authorities = string_to_array(u.authorities, ','), decided = u.decided
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+     AS u(id, expected, state, votes, authorities, decided)
+WHERE t.id = u.id
+"""
+
+INSERT_APPROVAL_EVENT: Final = """
+INSERT INTO gateway.approval_event (object_id, version, from_state, to_state, event, cause, actor, at)
+SELECT u.object_id, u.version, u.from_state, u.to_state, u.event, u.cause::jsonb, u.actor, u.at
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
+     AS u(object_id, version, from_state, to_state, event, cause, actor, at)
+"""
+
+_APPROVALS: Final = """
+SELECT id, version, kind, subject, entity, brand, desk, contracts, about, risk, amount, state, maker, maker_role,
+       maker_owner, needed, permission, level, votes, authorities, policy, payload::text AS payload, reason, correlation, created, expires, decided
+FROM gateway.approval
+"""
+
+SELECT_APPROVAL: Final = f"{_APPROVALS} WHERE id = $1"
+
+# Newest first: $1 the cursor, $2 entities or null for all, $3 state or ''.
+SELECT_APPROVALS: Final = f"""{_APPROVALS}
+WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
+ORDER BY id DESC LIMIT $4
+"""
+
+# Open and past their time, the oldest first.
+SELECT_DUE: Final = f"""{_APPROVALS}
+WHERE state = 'open' AND expires <= $1 ORDER BY expires, id LIMIT $2
+"""
