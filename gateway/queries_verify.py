@@ -262,6 +262,22 @@ SELECT o.id AS subject, 'no audit row of ' || o.command AS detail
  WHERE coalesce(a.n, 0) <> 1
 """
 
+# An adjustment stands on a question that was agreed to, asked by its maker and agreed to by its checker.
+ADJUSTMENTS_OFF_APPROVALS: Final = """
+SELECT e.book_id || '/' || e.id AS subject,
+       'approval ' || e.approval || ' by ' || e.maker || ' and ' || e.checker || ' is '
+           || coalesce(p.state || ', of ' || p.maker || ' and ' || array_to_string(p.votes, ', '), 'missing') AS detail
+  FROM ledger.entry e
+  LEFT JOIN gateway.approval p ON p.id = e.approval
+ WHERE e.kind BETWEEN 90 AND 99
+   AND (p.state = 'approved' AND p.maker = e.maker AND e.checker = ANY (p.votes)) IS NOT TRUE
+"""
+# Each person's acts are numbered without a gap: one that is missing was never judged against.
+ACT_NUMBERS: Final = """
+SELECT person AS subject, count(*) || ' acts, the last is number ' || max(no) AS detail
+  FROM gateway.act GROUP BY person HAVING count(*) <> max(no)
+"""
+
 # -- partners -------------------------------------------------------------------------------------
 
 # Who is above oneself, by the edges in force. Only those below no top are walked upwards.

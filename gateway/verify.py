@@ -63,6 +63,8 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         "end-untold": (q.UNTOLD_ENDS, []),
         "key-without-object": (q.KEYS_WITHOUT_OBJECTS, []),
         "object-without-audit": (q.OBJECTS_WITHOUT_AUDIT, []),
+        "adjustment-off-approval": (q.ADJUSTMENTS_OFF_APPROVALS, []),
+        "act-numbers": (q.ACT_NUMBERS, []),
         "tree-cycle": (q.TREE_CYCLES, []),
         "tree-leaves-book": (q.TREES_OFF_BOOKS, []),
         "contract-incomplete": (q.CONTRACTS_INCOMPLETE, []),

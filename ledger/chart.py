@@ -66,6 +66,7 @@ ENTRIES: Final = {
     "hold_capture": 22,  # hold -> wherever the money was held for
     "accrual": 40,  # partners earned rebates: expense -> accrued, netted over a batch of deals
     "conversion": 30,  # two currencies through the fx position
-    "adjustment": 90,  # by approval only
+    "adjustment": 90,  # 90 to 99: by approval only, which the database asks for too
 }
+BY_APPROVAL: Final = frozenset(name for name, number in ENTRIES.items() if 90 <= number <= 99)
 ENTRY_BY_NUMBER: Final = {number: name for name, number in ENTRIES.items()}

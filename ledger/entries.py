@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
-from ledger.chart import ACCOUNTS, ENTRIES
+from ledger.chart import ACCOUNTS, BY_APPROVAL, ENTRIES
 from ledger.facts import AccountName, Approved, Entry, Posting
 from ledger.money import Money
 
@@ -18,9 +18,15 @@ class Unbalanced(AssertionError):
 
 
 def compose(
-    book: int, kind: str, key: str, effective: date, ref: str, *sides: tuple[AccountName, int]
-) -> Entry:
-    """An entry from its sides; raises Unbalanced. Every other function here ends in this one."""
+    book: int, kind: str, key: str, effective: date, ref: str, *sides: tuple[AccountName, int],
+    approved: Approved | None = None,
+) -> Entry:  # fmt: skip
+    """An entry from its sides; raises Unbalanced. Every other function here ends in this one.
+
+    Raises ValueError where a kind that is by approval only has none, or another kind has one.
+    """
+    if (kind in BY_APPROVAL) != (approved is not None):
+        raise ValueError(f"{kind} {key}: {'needs an' if approved is None else 'has no'} approval")
     postings = tuple(Posting(account, minor) for account, minor in sides)
     sums: dict[str, int] = {}
     for posting in postings:
@@ -30,7 +36,7 @@ def compose(
         sums[currency] = sums.get(currency, 0) + posting.minor
     if len(postings) < 2 or any(sums.values()) or kind not in ENTRIES:
         raise Unbalanced(f"{kind} {key}: {sums}")
-    return Entry(book, kind, key, effective, postings, ref)
+    return Entry(book, kind, key, effective, postings, ref, approved)
 
 
 def wallet(client_id: str, currency: str) -> AccountName:
@@ -131,4 +137,5 @@ def adjustment(
     approved: Approved,
 ) -> Entry:  # fmt: skip
     """A correction by two people; one alone cannot make an `Approved`."""
-    return move("adjustment", book, key, approved.id, day, source, to, minor)
+    sides = (source, minor), (to, -minor)
+    return compose(book, "adjustment", key, day, approved.id, *sides, approved=approved)

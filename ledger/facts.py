@@ -36,6 +36,7 @@ class Entry(msgspec.Struct, frozen=True):
     effective  the day it belongs to in the accounts
     postings   two or more; they sum to zero in each currency
     ref        the object it speaks of (payment, operation), for readers
+    approved   by whom, for the kinds that are by approval only
     """
 
     book: int
@@ -44,6 +45,7 @@ class Entry(msgspec.Struct, frozen=True):
     effective: date
     postings: tuple[Posting, ...]
     ref: str = ""
+    approved: Approved | None = None
 
 
 class DepositSettled(msgspec.Struct, frozen=True, tag=True):

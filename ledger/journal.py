@@ -74,6 +74,9 @@ def content(entry: Entry) -> bytes:
         name = posting.account
         owner = f"{len(name.owner)}:{name.owner}"
         said += f" {ACCOUNTS[name.kind].number} {owner} {name.currency} {posting.minor}"
+    if entry.approved is not None:
+        people = entry.approved.maker, entry.approved.checker
+        said += "".join(f" {len(person)}:{person}" for person in people)
     return hashlib.sha256(said.encode()).digest()[:CONTENT_BYTES]
 
 
@@ -217,6 +220,7 @@ class Page:
         """What WRITE_BOOKS asks for; `lane` is the row to move to number `batch` with it."""
         moved = sorted(self._moved)
         drafts = self.drafts
+        approvals, makers, checkers = _approved(drafts)
         books, numbers, seqs, accounts, versions, minors, after = zip(*self._postings, strict=True)
         return [
             self._changed,
@@ -228,8 +232,18 @@ class Page:
             [self._balances[place][0] for place in moved],
             [self._balances[place][1] for place in moved],
             books, [ids[number] for number in numbers], seqs, accounts, versions, minors, after,
-            lane, batch,
+            lane, batch, approvals, makers, checkers,
         ]  # fmt: skip
+
+
+def _approved(drafts: Sequence[Draft]) -> tuple[list[str | None], ...]:
+    """By which approval, made and checked by whom; one column each, of nothing for most entries."""
+    given = [draft.entry.approved for draft in drafts]
+    return (
+        [each and each.id for each in given],
+        [each and each.maker for each in given],
+        [each and each.checker for each in given],
+    )
 
 
 def places(drafts: Iterable[Draft]) -> tuple[list[int], list[int]]:

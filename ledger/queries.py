@@ -56,11 +56,15 @@ clock AS MATERIALIZED (
       FROM clock WHERE l.id = $21::text AND l.batch = $22::bigint - 1
     RETURNING 1
 ), entries AS (
-    INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, postings)
-    SELECT u.book_id, u.id, u.kind, u.key, u.content, u.effective, clock.recorded, u.ref, u.postings
+    INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, postings,
+                              approval, maker, checker)
+    SELECT u.book_id, u.id, u.kind, u.key, u.content, u.effective, clock.recorded, u.ref,
+           u.postings, u.approval, u.maker, u.checker
       FROM clock, unnest($2::smallint[], $3::bigint[], $4::smallint[], $5::text[], $6::bytea[],
-                         $7::date[], $8::text[], $9::smallint[])
-           AS u (book_id, id, kind, key, content, effective, ref, postings)
+                         $7::date[], $8::text[], $9::smallint[], $23::text[], $24::text[],
+                         $25::text[])
+           AS u (book_id, id, kind, key, content, effective, ref, postings, approval, maker,
+                 checker)
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), whole AS MATERIALIZED (
@@ -315,7 +319,10 @@ SELECT e.book_id || '/' || e.id AS subject, 'it does not say what it said when i
  WHERE e.content <> substr(sha256(convert_to(
            e.book_id || ' ' || e.kind || ' ' || to_char(e.effective, 'YYYY-MM-DD') || ' '
            || char_length(e.key) || ':' || e.key || ' ' || char_length(e.ref) || ':' || e.ref
-           || s.sides, 'UTF8')), 1, 16)
+           || s.sides
+           || coalesce(' ' || char_length(e.maker) || ':' || e.maker
+                       || ' ' || char_length(e.checker) || ':' || e.checker, ''),
+           'UTF8')), 1, 16)
 """
 ACCOUNTS_OFF_CHART: Final = """
 SELECT a.book_id || '/' || a.id AS subject, 'sign, floor or kind is not the chart''s' AS detail

@@ -15,7 +15,7 @@ from ledger.units import Kind, Step
 
 STATEMENTS_MAX: Final = 1000  # sets of kinds that have met in a batch; a product has some dozens
 LANE_WIDTH: Final = 2  # parameters of the part that moves the lane's row
-BOOKS_WIDTH: Final = 22  # parameters of the books' own parts
+BOOKS_WIDTH: Final = 25  # parameters of the books' own parts
 ACCOUNTS_WIDTH: Final = 2
 ACCOUNTS: Final = -1  # the part that bears the locked balances
 _PARAMETER: Final = re.compile(r"\$(\d+)")

@@ -65,6 +65,10 @@ CONSTRAINTS: Final = {
     "balance.balance_sign_check": "CHECK ((sign = ANY (ARRAY['-1'::integer, 1])))",
     "book.book_entity_key": "UNIQUE (entity)",
     "book.book_pkey": "PRIMARY KEY (id)",
+    "entry.entry_approved": (
+        "CHECK ((((kind >= 90) AND (kind <= 99)) = COALESCE(((approval <> ''::text) AND "
+        "(maker <> ''::text) AND (checker <> ''::text) AND (maker <> checker)), false))) NOT VALID"
+    ),
     "entry.entry_book_id_kind_key_key": "UNIQUE (book_id, kind, key)",
     "entry.entry_pkey": "PRIMARY KEY (book_id, id)",
     "entry.entry_postings_check": "CHECK ((postings >= 2))",

@@ -337,8 +337,8 @@ async def a_transfer_of_nobody(conn: asyncpg.Connection) -> Entry:
         (a_deposit_of_nobody, {"credit-off-payment"}),
         (a_surplus_of_nobody, {"charge-off-books", "refund-off-surplus"}),
         (a_refund_of_nobody, {"refund-off-surplus"}),
-        (money_off_the_platform, {"platform-off-books"}),
-        (money_lost_in_transit, {"transit-off-books"}),
+        (money_off_the_platform, {"platform-off-books", "adjustment-off-approval"}),
+        (money_lost_in_transit, {"transit-off-books", "adjustment-off-approval"}),
         (a_transfer_of_nobody, {"transfer-off-operation", "transit-off-books"}),
     ],
 )
@@ -430,9 +430,18 @@ BY_THE_DAEMON: Sequence[tuple[str, str, set[str]]] = (
         "an entry without any posting",
         (
             "INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, "
-            "postings) VALUES (1, -1, 90, 'k', '', now(), now(), '', 2)"
+            "postings) VALUES (1, -1, 1, 'k', '', now(), now(), '', 2)"
         ),
         {"entry-without-postings"},
+    ),
+    (
+        "an act that left a number out",
+        (
+            "INSERT INTO gateway.act (person, no, action, subject, case_id, at, actor, role, "
+            "grant_id, approval, correlation) VALUES ('ann', 2, 'kyc.approve', 'CL1', '', now(), "
+            "'ann', 'r', '', '', 'c')"
+        ),
+        {"act-numbers"},
     ),
     (
         "a payment moved without an event",

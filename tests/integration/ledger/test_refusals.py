@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncpg
+import msgspec
 import pytest
 
-from ledger.units import Done
-from tests.integration.ledger.conftest import House, deposited
+from ledger import entries
+from ledger.facts import AccountName, Approved
+from ledger.units import Done, Left, Unit, Why
+from tests.integration.ledger.conftest import DAY, House, deposited
 
 COLUMN = {
     "entry": "ref = 'x'",
@@ -189,3 +192,46 @@ async def test_the_daemon_cannot_loosen_what_binds_it(house: House, statement: s
     await two_accounts(house)
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await house.reader.execute(statement)
+
+
+ADJUSTED = """
+INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, postings,
+                          approval, maker, checker)
+VALUES (1, 7, $1, 'raw', '\\x00', '2026-03-01', now(), '', 2, $2, $3, $4)
+"""
+
+
+@pytest.mark.parametrize("kind", [90, 99])
+@pytest.mark.parametrize(
+    ("approval", "maker", "checker"),
+    [
+        (None, None, None), ("", "ann", "bob"), (None, "ann", "bob"), ("AP1", None, "bob"),
+        ("AP1", "ann", None), ("AP1", "ann", ""), ("AP1", "", "bob"), ("AP1", "ann", "ann"),
+    ],
+)  # fmt: skip
+async def test_no_adjustment_without_two_people(
+    house: House, kind: int, approval: str | None, maker: str | None, checker: str | None
+) -> None:
+    """Raw SQL cannot store an adjustment without the approval of another person than its maker."""
+    with pytest.raises(asyncpg.CheckViolationError, match="entry_approved"):
+        await house.reader.execute(ADJUSTED, kind, approval, maker, checker)
+    with pytest.raises(asyncpg.CheckViolationError, match="entry_approved"):
+        await house.reader.execute(ADJUSTED, 89, "AP1", "ann", "bob")
+
+
+async def test_an_adjustment_bears_its_approval(house: House) -> None:
+    """The books say which question allowed it, who asked and who agreed, and verify agrees."""
+    source, to = AccountName("bank", "b", "EUR"), AccountName("suspense", "acme", "EUR")
+    approved = Approved("AP1", "ann", "bob", "v1")
+    entry = entries.adjustment(1, "by-hand", source, to, 5, DAY, approved)
+    async with house.lane() as lane:
+        assert isinstance(await lane.submit(Unit((), (entry,))), Done)
+        again = await lane.submit(Unit((), (entry,)))
+        other = msgspec.structs.replace(entry, approved=Approved("AP1", "ann", "cem", "v1"))
+        differs = await lane.submit(Unit((), (other,)))
+    assert isinstance(again, Left)
+    assert isinstance(differs, Left)
+    assert (again.why, differs.why) == (Why.EXISTS, Why.DIFFERS)
+    row = await house.reader.fetchrow("SELECT approval, maker, checker FROM ledger.entry")
+    assert tuple(row) == ("AP1", "ann", "bob")
+    assert await house.wrong() == []

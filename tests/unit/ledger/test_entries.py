@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import entries
-from ledger.chart import ACCOUNT_BY_NUMBER, ACCOUNTS, ENTRIES, ENTRY_BY_NUMBER
+from ledger.chart import ACCOUNT_BY_NUMBER, ACCOUNTS, BY_APPROVAL, ENTRIES, ENTRY_BY_NUMBER
 from ledger.facts import AccountName, Approved, Entry
 from ledger.journal import Account, Draft, Page, content, require_distinct
 from ledger.money import Money, currency
@@ -81,7 +81,7 @@ def test_an_unbalanced_entry_cannot_be_composed(sides: tuple[tuple[str, str, int
     """An entry of one side, of nothing, to nowhere, or out of balance in a currency is a bug."""
     named = [(AccountName(kind, "x", code), minor) for kind, code, minor in sides]
     with pytest.raises(entries.Unbalanced):
-        entries.compose(1, "adjustment", "k", DAY, "r", *named)
+        entries.compose(1, "adjustment", "k", DAY, "r", *named, approved=CHECKED)
 
 
 def test_an_unknown_kind_of_entry_cannot_be_composed() -> None:
@@ -95,6 +95,27 @@ def test_one_person_cannot_approve_their_own_adjustment() -> None:
     """The books take an approval only of two persons."""
     with pytest.raises(ValueError, match="one person"):
         Approved("AP1", "ann", "ann", "v1")
+
+
+def test_only_an_adjustment_has_an_approval_and_it_always_does() -> None:
+    """Nothing else moves money because people say so, and they never do it without two of them."""
+    sides = (AccountName("bank", "b", "EUR"), 5), (AccountName("suspense", "p", "EUR"), -5)
+    with pytest.raises(ValueError, match="needs an approval"):
+        entries.compose(1, "adjustment", "k", DAY, "r", *sides)
+    with pytest.raises(ValueError, match="has no approval"):
+        entries.compose(1, "refund", "k", DAY, "r", *sides, approved=CHECKED)
+    assert set(BY_APPROVAL) == {"adjustment"}
+
+
+def test_the_content_hash_covers_who_made_and_who_checked() -> None:
+    """The same adjustment by other people is another one."""
+    source, to = AccountName("bank", "b", "EUR"), AccountName("suspense", "p", "EUR")
+    people = [("ann", "bob"), ("bob", "ann"), ("ann", "cem"), ("anb", "ob")]
+    made = [
+        entries.adjustment(1, "k", source, to, 5, DAY, Approved("AP1", *pair, "v1"))
+        for pair in people
+    ]
+    assert len({content(each) for each in made}) == len(people)
 
 
 def test_the_chart_numbers_each_kind_once() -> None:
@@ -141,9 +162,9 @@ def test_the_content_hash_is_what_the_books_hold() -> None:
 def test_the_content_hash_does_not_confuse_neighbouring_fields() -> None:
     """Text that moves from one field to the next is another content."""
     sides = (AccountName("bank", "b", "EUR"), 5), (AccountName("suspense", "p", "EUR"), -5)
-    one = entries.compose(1, "adjustment", "ab", DAY, "c", *sides)
-    other = entries.compose(1, "adjustment", "a", DAY, "bc", *sides)
-    sly = entries.compose(1, "adjustment", "ab\x1f2026-03-01", DAY, "c", *sides)
+    one = entries.compose(1, "refund", "ab", DAY, "c", *sides)
+    other = entries.compose(1, "refund", "a", DAY, "bc", *sides)
+    sly = entries.compose(1, "refund", "ab\x1f2026-03-01", DAY, "c", *sides)
     assert len({content(one), content(other), content(sly)}) == 3
 
 

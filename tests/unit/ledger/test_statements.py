@@ -24,8 +24,8 @@ def test_parameters_of_shared_statements_follow_one_another() -> None:
     text = writing(((CLAIM, 1), (MOVE, 2), (ADD, 10)), books=False)
     for n, shown in enumerate(("SELECT $3 ", "unnest($4::text[], $5::int[])", "$6::text[], $15::")):
         assert shown in text, n
-    assert (LANE_WIDTH, BOOKS_WIDTH) == (2, 22)
-    assert "SELECT $23 " in writing(((CLAIM, 1),), books=True)
+    assert (LANE_WIDTH, BOOKS_WIDTH) == (2, 25)
+    assert "SELECT $26 " in writing(((CLAIM, 1),), books=True)
 
 
 def test_every_shared_statement_tells_how_many_rows_it_touched() -> None:
