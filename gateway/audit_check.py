@@ -7,7 +7,7 @@ to ask a database or the network for anything.
 
 An export is JSON Lines, each line in canonical form (keys sorted, no blanks, UTF-8):
 
-    {"audit": {"format": 1, ...}}                    what was asked for; once, first
+    {"audit": {"format": 1, "until": "...", ...}}    what was asked for, as of which anchor; first
     {"after": 1200, "head": "<hex>"}                 the chain goes on behind record 1200
     {"hash": "<hex>", "no": 1201, "record": {...}}   a record and the hash it was sealed with
     {"hash": "<hex>", "leaf": "<hex>", "no": 1202}   a record that was not asked for: its leaf alone
@@ -322,7 +322,7 @@ class Checking:
     def _judged(self) -> Verdict:
         """Look at the anchors behind the end: what they say of more records is missing here."""
         verdict = self.verdict
-        until = verdict.asked.get("to")
+        until = verdict.asked.get("until")
         while self._next is not None:
             anchor = self._next
             if anchor.count > verdict.last and (until is None or anchor.at <= until):
@@ -338,11 +338,11 @@ class Checking:
                 f"records {verdict.covered + 1} to {verdict.last} hang together and no anchor "
                 "vouches for them yet"
             )
-        if until is None:
-            verdict.notes.append(
-                "what was written after the last anchor could have been removed unnoticed: "
-                "no more than came within one interval of anchors"
-            )
+        verdict.notes.append(
+            f"it is the audit as it stood at {until or 'its last anchor'}; what was written after "
+            "the last anchor could have been removed unnoticed, no more than came within one "
+            "interval of anchors"
+        )
         if verdict.withheld:
             verdict.notes.append(
                 f"{verdict.withheld} records were not asked for; their leaves prove the others"

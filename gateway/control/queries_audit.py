@@ -39,7 +39,7 @@ SELECT {_RECORD}, a.xid::text AS xid
    AND (a.xid < pg_snapshot_xmin(pg_current_snapshot()) OR ($3 AND a.xid >= pg_snapshot_xmax(pg_current_snapshot())))
    AND NOT EXISTS (SELECT FROM gateway.audit_seal s WHERE s.audit_id = a.id)
  ORDER BY a.xid, a.id LIMIT $4
-"""  # noqa: S608
+"""  # noqa: S608 - columns of ours
 
 # $10 is the owner's epoch: nothing is written by one who lost it, and a new one waits for this commit.
 INSERT_SEALS: Final = """
@@ -77,4 +77,38 @@ SELECT $1, $2, $3, $4, $5, $6 WHERE EXISTS (SELECT FROM still)
 
 SEAL_HASH: Final = """
 SELECT hash FROM gateway.audit_seal WHERE no = $1
+"""
+
+# --- exports ------------------------------------------------------------------------------------
+
+# $1 from and $2 to (null: no limit), $3 person, $4 subject, $5 client ('' is anybody, anything).
+_ASKED: Final = """
+       ($1::timestamptz IS NULL OR s.at >= $1) AND ($2::timestamptz IS NULL OR s.at < $2)
+   AND ($3 = '' OR s.actor = $3) AND ($4 = '' OR s.subject = $4) AND ($5 = '' OR s.client = $5)
+"""
+
+# The stretches of the chain that hold what was asked for, each from one anchor to another; null: to the end.
+STRETCHES: Final = f"""
+SELECT DISTINCT coalesce((SELECT max(a.count) FROM gateway.audit_anchor a WHERE a.count < s.no), 0) AS low,
+       (SELECT min(a.count) FROM gateway.audit_anchor a WHERE a.count >= s.no) AS high
+  FROM gateway.audit_seal s WHERE {_ASKED} ORDER BY low
+"""  # noqa: S608 - columns of ours
+
+# Each sealed record of a stretch beside the record that bears its id now; one that is gone is nulls.
+SEALED: Final = f"""
+SELECT s.no, s.hash, {_ASKED} AS asked, {_RECORD}
+  FROM gateway.audit_seal s LEFT JOIN gateway.audit a ON a.id = s.audit_id
+ WHERE s.no > $6 AND s.no <= $7 ORDER BY s.no
+"""  # noqa: S608 - columns of ours
+
+ANCHOR_BEFORE: Final = """
+SELECT no, count, head, at FROM gateway.audit_anchor WHERE $1::timestamptz IS NULL OR at <= $1 ORDER BY no DESC LIMIT 1
+"""
+
+ANCHOR_AT: Final = """
+SELECT head FROM gateway.audit_anchor WHERE count = $1 ORDER BY no LIMIT 1
+"""
+
+HEAD_OF_CHAIN: Final = """
+SELECT no FROM gateway.audit_seal ORDER BY no DESC LIMIT 1
 """

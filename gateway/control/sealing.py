@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -33,6 +33,7 @@ from gateway.control import queries_audit as q
 log = logging.getLogger("gateway.control.sealing")
 
 BATCH: Final = 2_000
+TICK: Final = timedelta(microseconds=1)
 SEAL_EVERY_S: Final = 0.5  # half of what a record may wait
 AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -277,6 +278,7 @@ class Anchorer:
         self._every_s = every_s
         self._now = now
         self._trouble = ""
+        self._sent_last: AnchorLine | None = None
 
     def trouble(self) -> str:
         """Why the last anchor did not reach every place; "" when it did."""
@@ -296,13 +298,14 @@ class Anchorer:
 
         Raises OSError, TimeoutError or asyncpg.PostgresError.
         """
-        kept = await self._file.last() if self._file is not None else None
+        kept = await self._file.last() if self._file is not None else self._sent_last
         async with self._pool.acquire() as conn:
             if kept is not None and not await self._still(conn, kept):
                 said = f"{kept.count} records of {kept.at} are anchored and not in the chain"
                 self._failed(f"the chain is not the one that was anchored: {said}")
                 return None
             anchor = await self._stored(conn, kept)
+        self._sent_last = anchor
         trouble = await self._sent(anchor)
         if trouble:
             self._failed(trouble)
@@ -321,7 +324,8 @@ class Anchorer:
             last = await conn.fetchrow(q.LAST_ANCHOR)
             end = await head(conn)
             no = max(last["no"] if last is not None else 0, kept.no if kept is not None else 0) + 1
-            at = self._now()
+            # Never before the one before it, whoever made that: exports say until which they reach.
+            at = self._now() if last is None else max(self._now(), last["at"] + TICK)
             made = anchored(no, end.no, end.hash, at, self._signer)
             done = await conn.execute(
                 q.INSERT_ANCHOR, no, end.no, end.hash, at, self._signer.id,
@@ -346,3 +350,23 @@ class Anchorer:
         if why != self._trouble:
             event(log, "audit.anchor_failed", logging.ERROR, why=why)
         self._trouble = why
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """How far the seal is.
+
+    records   so many are sealed
+    oldest    when the oldest act that is not was asked for; None when all are
+    anchored  when the last anchor was signed
+    """
+
+    records: int
+    oldest: datetime | None
+    anchored: datetime | None
+
+
+async def lag(conn: asyncpg.Connection) -> Lag:
+    """How far the seal is, whoever of all replicas seals."""
+    row = await conn.fetchrow(q.SEAL_LAG)
+    return Lag(row["records"], row["oldest"], row["anchored"])
+

@@ -188,10 +188,10 @@ def test_truncation_after_the_last_anchor_is_bounded_and_said() -> None:
 
 def test_an_export_until_a_time_leaves_later_anchors_alone() -> None:
     """What came after what was asked for is not missing."""
-    lines = export(SEALED[:4], {"to": "2026-11-22T10:02:30.000000Z"})
+    lines = export(SEALED[:4], {"until": "2026-11-22T10:02:30.000000Z"})
 
     assert checked(lines).covered == 4
-    assert first_bad(export(SEALED[:4], {"to": "2026-11-22T10:03:30.000000Z"})) == 5
+    assert first_bad(export(SEALED[:4], {"until": "2026-11-22T10:03:30.000000Z"})) == 5
 
 
 def test_an_export_that_breaks_off_is_named() -> None:
@@ -211,7 +211,7 @@ def partly() -> list[Line]:
     """Record 6 of ten, between the anchors at 4 and 9, and nothing else."""
     five, six, *rest = SEALED[4:9]
     return [
-        {"audit": {"format": 1, "subject": "x", "to": "2026-11-22T10:03:00.000000Z"}},
+        {"audit": {"format": 1, "subject": "x", "until": "2026-11-22T10:03:00.000000Z"}},
         {"after": 4, "head": SEALED[3]["hash"]}, withheld(five), six, *map(withheld, rest),
         {"end": {"count": 9, "head": SEALED[8]["hash"]}},
     ]  # fmt: skip
