@@ -129,6 +129,11 @@ class Control(Section, frozen=True, kw_only=True):
         3.0  # a revoked key may work this much longer
     )
     limits: Limits = Limits()
+    anchor_key: Secret = _NO_SECRET  # signs the audit's anchors: an Ed25519 private key, PEM
+    anchor_file: str = ""  # where anchors are kept: a disk of its own, or one that only grows
+    anchor_url: Address = _NOTHING  # where each anchor is posted to as well
+    anchor_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0  # what a truncation may take unnoticed
+    personal_key: Secret = _NO_SECRET  # wraps the keys of people's data; 64 hexadecimal digits
 
 
 class IssuerPlace(Section, frozen=True, kw_only=True):

@@ -36,15 +36,12 @@ from config.rulebook import Entity, Rulebook
 from config.rulebook import Feed as FeedTerms
 from config.rulebook import Platform as PlatformRules
 from config.settings import Settings, peers
-from gateway import controlling, migrate
-from gateway.control import idempotency, items, keys
+from gateway import controlling, gauges, migrate
+from gateway.control import idempotency, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
 from gateway.control.rules import Compiled, Rules, compiled
-from gateway.flows import queries as flow_queries
 from gateway.flows.accruing import Accruing
-from gateway.flows.approving import Approving
-from gateway.flows.asking import Asking
 from gateway.flows.attributions import of_logins
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
@@ -52,7 +49,6 @@ from gateway.flows.faults import away
 from gateway.flows.following import followed
 from gateway.flows.landing import Landings
 from gateway.flows.live import Live, LiveLimits
-from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Emitter, Outbox
 from gateway.flows.partnering import Partnering
 from gateway.flows.platform import Platform, session_trouble
@@ -63,7 +59,6 @@ from gateway.flows.settlement import Composer
 from gateway.flows.waking import Channel
 from gateway.flows.webhooks_out import Subscriptions, WebhooksOut
 from gateway.http import app
-from gateway.http.auth import Keys
 from gateway.http.limits import Limiter
 from gateway.http.limits import Limits as RequestLimits
 from gateway.http.parts import Parts
@@ -83,13 +78,12 @@ from gateway.owners import LIMIT_S, Ownership
 from gateway.people.attribution import changed_since
 from gateway.people.partners import contracts_since
 from gateway.people.visits import Visits
+from gateway.seal import Seal
 from gateway.servers import ServersError
-from ledger import deals
 from ledger.connections import connect_writer
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.lane import Lane, LaneLimits
-from ledger.rebates import reads as rebate_reads
 from router.attempts import Attempts, terminals
 from router.health import Breakers
 from router.psp.connector import load_connectors
@@ -198,7 +192,8 @@ async def open_house(
         redis = await opened.enter_async_context(open_redis(settings, addresses.redis_url))
         connections = max([each.connections_max for each in settings.psps.values()], default=1)
         transport = await opened.enter_async_context(open_transport(connections_max=connections))
-        told = await opened.enter_async_context(aiohttp.ClientSession())
+        jar = aiohttp.DummyCookieJar()
+        told = await opened.enter_async_context(aiohttp.ClientSession(cookie_jar=jar))
         house = House(settings, book, addresses, life, clocks, ids, pool)
         house.assemble(redis, transport, told)
         yield house
@@ -284,6 +279,10 @@ class House:
         self.attempts, breakers = self._attempts(transport)
         self.outbox_owner = self.owner("outbox")
         self.outbox = self._outbox(told)
+        self.entrance = controlling.entrance(
+            settings=self.settings, rules=self.rules, pool=self.pool, redis=redis, http=told,
+            ids=self.ids, clocks=self.clocks,
+        )  # fmt: skip
         self.deposits = Deposits(
             lane=self.counted, pool=self.pool, rules=self.rules, breakers=breakers,
             attempts=self.attempts, composer=self.composer, outbox=self.outbox, ids=self.ids,
@@ -306,6 +305,7 @@ class House:
             attempts=self.attempts, connectors=self.connectors, open_book=self._open_book,
             swapped=self._decides,
         )  # fmt: skip
+        self.seal = self._seal(told)
         commands = "api" in self.settings.process.roles
         self.app = app.build(self._parts(redis), commands=commands)
 
@@ -352,6 +352,17 @@ class House:
             self.ids,
             now,
         )
+
+    def _seal(self, told: aiohttp.ClientSession) -> Seal:
+        """The seal of the audit; of all replicas one works it."""
+        try:
+            seal = Seal(
+                self.settings.control, self.pool, self.owner("control"), told, self.clocks.now
+            )
+        except ValueError as error:
+            raise CannotStart(f"control.anchor_key cannot be used: {error}") from None
+        self.life.watch("audit", seal.trouble)
+        return seal
 
     def _key(self) -> bytes:
         return self.settings.control.pepper.reveal().encode()
@@ -450,31 +461,21 @@ class House:
             self.pool, self._key(), self.ids, self.clocks.random_bytes, self.clocks.now,
             self.clocks.monotonic,
         )  # fmt: skip
-        asking = Asking(
+        self.deciding = controlling.deciding(
             self.counted, self.pool, self.rules, self.ids, self.emit, self.clocks.now
-        )
-        onboarding = Onboarding(
-            self.counted, self.pool, self.rules, asking, self.ids, self.emit, self.clocks.now
         )
         return Parts(
             pool=self.pool,
-            keys=Keys(
-                self.pool, lambda: self.rules.now.access, self._key(), self.clocks.monotonic,
-                self.settings.control.key_cache_s,
-            ),
-            visits=self.visits, limiter=limiter, rules=self.rules, ids=self.ids,
+            entrance=self.entrance, visits=self.visits, limiter=limiter, rules=self.rules, ids=self.ids,
             now=self.clocks.now, monotonic=self.clocks.monotonic, deposits=self.deposits,
             accounts=Accounts(
                 lane=self.counted, pool=self.pool, rules=self.rules,
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
             ),
-            onboarding=onboarding,
+            onboarding=self.deciding.onboarding, approving=self.deciding.approving,
             partnering=Partnering(
                 CountedLane(self.command_lane, self.metrics), self.pool, self.rules,
                 self.ids, self.clocks.now,
-            ),
-            approving=Approving(
-                self.counted, self.pool, self.ids, self.emit, onboarding.appliers, self.clocks.now
             ),
             subscriptions=Subscriptions(
                 self.counted, self.pool, self.ids, self._key(), self.clocks.now
@@ -494,11 +495,7 @@ class House:
             self.metrics.degraded.labels(part).set(1 if trouble else 0)
         try:
             async with asyncio.timeout(GAUGES_READ_S), self.pool.acquire() as conn:
-                rows = await conn.fetch(flow_queries.DEPTH)
-                self.metrics.outbox([tuple(row) for row in rows], self.clocks.now())
-                self.metrics.items(await items.count_open(conn))
-                self.metrics.waiting(await deals.count_waiting(conn))
-                self.metrics.accruing(await rebate_reads.behind(conn))
+                await gauges.read(conn, self.metrics, self.clocks.now())
         except Exception as error:
             if not away(error):
                 raise
@@ -554,7 +551,9 @@ class House:
         if "api" in parts:
             services.append(("resolver", self.resolver.run()))
             services.append(("outbox", self.outbox_owner.run(self.outbox.run)))
+            services.append(("expiring", self.deciding.expiring.run()))
             services.append(("purge", self._purge()))
+            services.append(("seal", self.seal.run()))
         if "sessions" in parts:
             for name, (owner, platform, _) in self.platforms.items():
                 services.append((f"platform:{name}", owner.run(platform.run)))
@@ -570,6 +569,7 @@ class House:
                 async with self.pool.acquire() as conn:
                     gone = await idempotency.purge(conn, self.clocks.now())
                     gone += await self.visits.purge(conn)
+                    gone += await self.entrance.sign_ins.purge(conn)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 event(log, "purge.database_away", why=repr(error))
                 gone = 0

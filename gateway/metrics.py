@@ -221,6 +221,18 @@ class GatewayMetrics:
             "brokerd_items_open", "Items a person must look at.", ["kind", "team"],
             registry=registry,
         )  # fmt: skip
+        self.audit_records = Gauge(
+            "brokerd_audit_sealed_records", "Records of the audit that are sealed.",
+            registry=registry,
+        )  # fmt: skip
+        self.audit_lag = Gauge(
+            "brokerd_audit_unsealed_seconds", "Age of the oldest record that is not sealed.",
+            registry=registry,
+        )  # fmt: skip
+        self.audit_anchor_age = Gauge(
+            "brokerd_audit_anchor_age_seconds", "Age of the newest anchor; 0 before the first.",
+            registry=registry,
+        )  # fmt: skip
         self.loop_lag = Histogram(
             "brokerd_event_loop_lag_seconds", "How much later than asked the event loop woke us.",
             buckets=_LAG_S, registry=registry,
@@ -346,6 +358,14 @@ class GatewayMetrics:
             if state == "waiting":
                 self.outbox_oldest.labels(lane).set((now - oldest).total_seconds())
 
+    def sealed(
+        self, records: int, oldest: datetime | None, anchored: datetime | None, now: datetime
+    ) -> None:
+        """How far the audit is sealed and anchored."""
+        self.audit_records.set(records)
+        self.audit_lag.set(_age(oldest, now))
+        self.audit_anchor_age.set(_age(anchored, now))
+
     def items(self, rows: Iterable[tuple[str, str, int, datetime]]) -> None:
         """Open items as counted: kind, team, how many, when the oldest was opened."""
         self.items_open.clear()
@@ -355,6 +375,10 @@ class GatewayMetrics:
     async def render(self) -> bytes:
         """The exposition text, made in a thread: with many series it takes longer than a slice."""
         return await asyncio.to_thread(generate_latest, self.registry)
+
+
+def _age(at: datetime | None, now: datetime) -> float:
+    return 0.0 if at is None else max(0.0, (now - at).total_seconds())
 
 
 def _payment_event(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
