@@ -1,7 +1,7 @@
-"""Access: what roles may do, and who is calling.
+"""Access: what roles may do, within which tags a grant reaches, and who is calling.
 
-Knows what each scope allows and what lies within a caller's entities. Refuses to know routes, and
-how a credential is recognised (`keys.py`).
+Knows what a role allows and when a subject lies within reach: deny by default. Refuses to know
+routes, and how a credential is recognised (`keys.py`) or a grant stored (`grants.py`).
 """
 
 from __future__ import annotations
@@ -12,100 +12,155 @@ from typing import Final
 import msgspec
 
 from config.rulebook import Finding, Rulebook
+from gateway.control.permissions import CATALOGUE
 from gateway.control.refusals import Refusal
 
-SCOPES: Final[Mapping[str, str]] = {
-    "clients:read": "read clients and their history",
-    "clients:write": "make clients known",
-    "clients:move": "move clients from state to state",
-    "accounts:read": "read trading accounts",
-    "accounts:write": "ask for trading accounts",
-    "deposits:read": "read deposits",
-    "deposits:write": "take deposits",
-    "payments:read": "read payments, their attempts and their routing trace",
-    "routing:explain": "ask which way a payment would go, without paying",
-    "ledger:read": "read balances and entries, now and as of a time",
-    "sessions:read": "read the state of platform sessions",
-    "items:read": "read what people must look at",
-    "items:resolve": "close items with a reason",
-    "approvals:read": "read approvals",
-    "approvals:decide": "approve or refuse what another person asked for",
-    "events:read": "pull one's own events",
-    "events:resend": "have an event delivered again, and set the address they go to",
-    "partners:read": "read partners, their contracts, balances and lines",
-    "partners:write": "make partners and their contracts known",
-    "partners:link": "open partners' pages to them by links, and end their visits",
-    "metrics:read": "read the metrics from another machine",
-}
-
 EVERYWHERE: Final = "*"
+ALL: Final = frozenset({EVERYWHERE})
+NONE: Final[frozenset[str]] = frozenset()
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Tags(msgspec.Struct, frozen=True):
+    """What is known of a subject; an empty tag lies within no set but `*`.
+
+    contracts  the partner's contract it belongs to or came through, and those above it
+    """
+
+    entity: str = ""
+    brand: str = ""
+    desk: str = ""
+    contracts: tuple[str, ...] = ()
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """The sets a grant is limited to; `*` in a set is no limit.
+
+    partners  contracts at the top of the subtrees of partners
+    """
+
+    entities: frozenset[str] = ALL
+    brands: frozenset[str] = ALL
+    jurisdictions: frozenset[str] = ALL
+    desks: frozenset[str] = ALL
+    partners: frozenset[str] = ALL
+
+    def holds(self, tags: Tags) -> bool:
+        """Whether every tag is in its set. A jurisdiction is its entity's: see `Access.held`."""
+        return (
+            _within(self.entities, tags.entity)
+            and _within(self.brands, tags.brand)
+            and _within(self.desks, tags.desk)
+            and (EVERYWHERE in self.partners or not self.partners.isdisjoint(tags.contracts))
+        )
+
+
+def _within(held: frozenset[str], tag: str) -> bool:
+    return EVERYWHERE in held or tag in held
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A grant in force, as the rulebook in force reads it.
+
+    scopes  names of permissions
+    reach   with its jurisdictions resolved to entities
+    """
+
+    grant_id: str
+    role: str
+    scopes: frozenset[str]
+    reach: Reach
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who is calling, from the credential alone.
 
-    person    who answers for the act; several credentials of one person are one person
-    entities  the legal entities within reach; {"*"} is all of them
-    owner     the calling system or person the keys belong to: what `caller` means everywhere else
-    approves  the kinds of approval this role may decide
-    partner   the partner who visits a page of their own; "" for the keys of systems and staff
+    person   who answers for the act; several credentials of one person are one person
+    owner    the calling system or person the keys belong to: what `caller` means everywhere else
+    grants   what is held: one for a key, all that are in force for somebody who signed in
+    session  the id of the session of somebody who signed in; "" for a key
+    partner  the partner who visits a page of their own; "" for the keys of systems and staff
     """
 
     key_id: str
     person: str
-    role: str
-    scopes: frozenset[str]
-    entities: frozenset[str]
     owner: str
-    approves: frozenset[str] = frozenset()
+    grants: tuple[Held, ...] = ()
+    session: str = ""
     partner: str = ""
 
-    def reaches(self, entity: str) -> bool:
-        """Whether objects of this entity exist for the caller."""
-        return EVERYWHERE in self.entities or entity in self.entities
+    @property
+    def role(self) -> str:
+        """As what they act: the role of the first grant that is left for this act."""
+        return self.grants[0].role if self.grants else ""
+
+    @property
+    def grant_id(self) -> str:
+        """The grant by which they act; "" for who needs none."""
+        return self.grants[0].grant_id if self.grants else ""
+
+    def may(self, permission: str) -> bool:
+        """Whether any grant has the permission, whatever it reaches."""
+        return any(permission in held.scopes for held in self.grants)
+
+    def narrowed(self, *permissions: str) -> Caller:
+        """The same with only those grants that have one of the permissions.
+
+        Raises Refusal `forbidden` when none has.
+        """
+        kept = tuple(it for it in self.grants if not it.scopes.isdisjoint(permissions))
+        if not kept:
+            first = permissions[0]
+            raise Refusal("forbidden", f"this credential has no scope {first}", {"scope": first})
+        return self if len(kept) == len(self.grants) else msgspec.structs.replace(self, grants=kept)
+
+    def reaches(self, tags: Tags) -> bool:
+        """Whether a subject exists for the caller: every tag lies within one and the same grant."""
+        return any(held.reach.holds(tags) for held in self.grants)
 
     @property
     def entity_filter(self) -> list[str] | None:
         """The entities as a query takes them; None means all."""
-        return None if EVERYWHERE in self.entities else sorted(self.entities)
-
-
-class Grant(msgspec.Struct, frozen=True):
-    """What one role may do."""
-
-    scopes: frozenset[str]
-    approves: frozenset[str]
+        entities = frozenset[str]().union(*(held.reach.entities for held in self.grants))
+        return None if EVERYWHERE in entities else sorted(entities)
 
 
 class Access(msgspec.Struct, frozen=True):
-    """The compiled roles of a rulebook."""
+    """The compiled roles of a rulebook.
 
-    grants: Mapping[str, Grant]
+    roles          role -> the permissions it has
+    jurisdictions  entity -> its jurisdiction
+    """
 
-    def grant(self, role: str) -> Grant:
-        """The grant of a role; a role the rulebook in force does not know may do nothing."""
-        return self.grants.get(role, Grant(frozenset(), frozenset()))
+    roles: Mapping[str, frozenset[str]]
+    jurisdictions: Mapping[str, str] = {}
+
+    def held(self, grant_id: str, role: str, reach: Reach) -> Held:
+        """A grant under this rulebook; a role that it does not know may do nothing."""
+        entities = reach.entities
+        if EVERYWHERE not in reach.jurisdictions:
+            there = {it for it, where in self.jurisdictions.items() if where in reach.jurisdictions}
+            entities = frozenset(it for it in there if _within(entities, it))
+        return Held(
+            grant_id,
+            role,
+            self.roles.get(role, NONE),
+            msgspec.structs.replace(reach, entities=entities),
+        )
 
 
 def compile(book: Rulebook) -> tuple[Access, list[Finding]]:
-    """Turn the roles of a rulebook into grants; an unknown scope or a role twice is a finding."""
+    """Turn the roles of a rulebook into permissions: one unknown, or a role twice, is a finding."""
     findings: list[Finding] = []
-    grants: dict[str, Grant] = {}
+    roles: dict[str, frozenset[str]] = {}
     for number, role in enumerate(book.roles):
         path = f"role[{number}]"
-        if role.id in grants:
+        if role.id in roles:
             said = f"role {role.id!r} is defined twice"
             findings.append(Finding(book.place(f"{path}.id"), "role-twice", said, f"{path}.id"))
         for position, scope in enumerate(role.scopes):
-            if scope not in SCOPES:
+            if scope not in CATALOGUE:
                 key = f"{path}.scopes[{position}]"
-                said = f"there is no scope {scope!r}"
+                said = f"there is no permission {scope!r}"
                 findings.append(Finding(book.place(key), "scope-unknown", said, key))
-        grants[role.id] = Grant(frozenset(role.scopes), frozenset(role.approves))
-    return Access(grants), findings
-
-
-def need(caller: Caller, scope: str) -> None:
-    """Raise Refusal `forbidden` unless the caller's role has the scope."""
-    if scope not in caller.scopes:
-        raise Refusal("forbidden", f"this credential has no scope {scope}", {"scope": scope})
+        roles[role.id] = frozenset(role.scopes)
+    return Access(roles, {it.id: it.jurisdiction for it in book.entities}), findings

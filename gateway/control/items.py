@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.control import queries as q
-from gateway.control.access import Caller
+from gateway.control.access import Caller, Tags
 from ledger.units import Change, Kind, Step
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def within(item: Item, caller: Caller) -> bool:
-    """Whether the item exists for the caller; one of no entity exists for all who read items."""
-    return item.entity == "" or caller.reaches(item.entity)
+    """Whether the item exists for the caller; one of no entity only for who reaches all."""
+    return caller.reaches(Tags(item.entity))
 
 
 def item_opened(

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.control import audit
+from gateway.control import audit, grants
 from gateway.control import queries as q
-from gateway.control.access import EVERYWHERE, Access, Caller
+from gateway.control.access import EVERYWHERE, NONE, Access, Caller, Held, Reach
+from gateway.control.grants import Grant
 from gateway.control.refusals import Refusal
 from ledger.ids import Ids, is_id
 from ledger.units import Change
@@ -29,37 +29,51 @@ _TOKEN: Final = re.compile(r"bk_live_([0-9A-Z]{20})_([0-9a-f]{64})", re.ASCII)
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """The wish for a credential. `person` defaults to the owner: a system answers for itself."""
+    """The wish for a credential. `person` defaults to the owner: a system answers for itself.
+
+    entities to partners  what its grant is limited to; `*` is no limit
+    """
 
     owner: str
     role: str
     entities: tuple[str, ...] = (EVERYWHERE,)
     person: str = ""
+    brands: tuple[str, ...] = (EVERYWHERE,)
+    jurisdictions: tuple[str, ...] = (EVERYWHERE,)
+    desks: tuple[str, ...] = (EVERYWHERE,)
+    partners: tuple[str, ...] = (EVERYWHERE,)
+
+    @property
+    def reach(self) -> Reach:
+        """The sets of its grant."""
+        return Reach(
+            entities=frozenset(self.entities),
+            brands=frozenset(self.brands),
+            jurisdictions=frozenset(self.jurisdictions),
+            desks=frozenset(self.desks),
+            partners=frozenset(self.partners),
+        )
 
 
-class KeyRow(msgspec.Struct, frozen=True):
-    """A stored credential, without anything a thief could use."""
+class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored credential and its grant, without anything a thief could use.
+
+    in_force  whether the key and its grant allow anything now
+    """
 
     id: str
     owner: str
     person: str
-    role: str
-    entities: tuple[str, ...]
     digest: bytes
-    revoked: datetime | None
+    grant_id: str
+    role: str
+    reach: Reach
+    in_force: bool
 
     def caller(self, access: Access) -> Caller:
         """The caller this credential stands for under the roles in force."""
-        grant = access.grant(self.role)
-        return Caller(
-            key_id=self.id,
-            person=self.person,
-            role=self.role,
-            scopes=grant.scopes,
-            entities=frozenset(self.entities),
-            owner=self.owner,
-            approves=grant.approves,
-        )
+        held = access.held(self.grant_id, self.role, self.reach)
+        return Caller(key_id=self.id, person=self.person, owner=self.owner, grants=(held,))
 
 
 def new_token(key_id: str, random_bytes: Callable[[int], bytes]) -> str:
@@ -90,25 +104,28 @@ async def find_key(conn: asyncpg.Connection, key_id: str) -> KeyRow | None:
     row = await conn.fetchrow(q.SELECT_KEY, key_id)
     if row is None:
         return None
+    sets = {name: frozenset(row[name]) for name in Reach.__struct_fields__}
     return KeyRow(
         id=row["id"],
         owner=row["owner"],
         person=row["person"],
-        role=row["role"],
-        entities=tuple(row["entities"]),
         digest=row["digest"],
-        revoked=row["revoked"],
+        grant_id=row["grant_id"],
+        role=row["role"],
+        reach=Reach(**sets),
+        in_force=row["in_force"],
     )
 
 
 async def list_keys(conn: asyncpg.Connection) -> list[Mapping[str, object]]:
-    """All credentials, oldest first: id, owner, person, role, entities, created, revoked."""
+    """All credentials, oldest first, each with the role and the entities of its grant."""
     return [dict(row) for row in await conn.fetch(q.SELECT_KEYS)]
 
 
 def operator(person: str) -> Caller:
     """Whoever sits at the machine itself: reaches everything, and is named in the audit."""
-    return Caller("", person, "operator", frozenset(), frozenset({EVERYWHERE}), person)
+    everything = Held("", "operator", NONE, Reach())
+    return Caller(key_id="", person=person, owner=person, grants=(everything,))
 
 
 class KeyMaker:
@@ -133,21 +150,27 @@ class KeyMaker:
     async def add(
         self, conn: asyncpg.Connection, command: audit.Command, wish: NewKey
     ) -> tuple[str, str]:
-        """Store a new credential in the caller's transaction; returns its id and its token, once.
+        """Store a new credential with a grant of its own in the caller's transaction.
 
-        Raises Refusal `role-unknown` when no such role is in force.
+        Returns its id and its token, once. The grant outlives the key, so that another may be
+        given out for it; whoever is to lose the role loses the grant. Raises Refusal
+        `role-unknown` when no such role is in force.
         """
-        if wish.role not in self._access.grants:
+        if wish.role not in self._access.roles:
             raise Refusal("role-unknown", f"the rulebook has no role {wish.role!r}")
+        person, by, at = wish.person or wish.owner, command.caller.person, command.at
+        grant = Grant(
+            id=self._ids.new("GR"), person=person, role=wish.role, reach=wish.reach,
+            valid_from=at, created=at, created_by=by,
+        )  # fmt: skip
         key_id = self._ids.new("KY")
         token = new_token(key_id, self._random_bytes)
-        person, by = wish.person or wish.owner, command.caller.person
-        await conn.execute(
-            q.INSERT_KEY, key_id, wish.owner, person, wish.role, list(wish.entities),
-            digest(token.rpartition("_")[2], self._pepper), command.at, by,
-        )  # fmt: skip
-        after = msgspec.to_builtins(wish) | {"person": person}
-        await audit.write(conn, [self._audited(command, "key.add", key_id, after)])
+        stored = digest(token.rpartition("_")[2], self._pepper)
+        after = msgspec.to_builtins(wish) | {"person": person, "grant": grant.id}
+        known = grants.person_known(person, grants.kind_of(wish.role), at, by)
+        row = self._audited(command, "key.add", key_id, after)
+        await audit.write(conn, [known, grants.given(grant), row])
+        await conn.execute(q.INSERT_KEY, key_id, wish.owner, person, grant.id, stored, at, by)
         return key_id, token
 
     async def revoke(self, conn: asyncpg.Connection, command: audit.Command, key_id: str) -> str:

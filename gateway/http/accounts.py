@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from bridge import reads
+from gateway.control.access import Tags
 from gateway.control.refusals import not_found
 from gateway.flows.views import AccountView, NewAccount, account_view
 from gateway.http.bodies import Params
@@ -44,7 +45,7 @@ async def show(call: Call) -> web.Response:
     if is_id(account_id, "AC"):
         async with call.parts.pool.acquire() as conn:
             account = await reads.account(conn, account_id)
-        if account is not None and call.caller.reaches(account.entity):
+        if account is not None and call.caller.reaches(Tags(account.entity)):
             return reply(account_view(account))
     raise not_found("account", account_id)
 

@@ -80,7 +80,8 @@ ROUTES: Final = (
         handler=clients.history, summary="Read a client's events", responses={200: HistoryView},
     ),
     Route(
-        method="POST", path="/v1/clients/{id}/moves", scope="clients:move", handler=clients.move,
+        method="POST", path="/v1/clients/{id}/moves", scope="lifecycle:request",
+        handler=clients.move,
         summary="Move a client to another state, or ask a second person for it",
         request=MoveClient, idempotent=True, responses={200: ClientView, 202: ApprovalView},
         problems=(
@@ -123,7 +124,7 @@ ROUTES: Final = (
     ),
     # trading accounts
     Route(
-        method="POST", path="/v1/accounts", scope="accounts:write", handler=accounts.request,
+        method="POST", path="/v1/accounts", scope="accounts:request", handler=accounts.request,
         summary="Ask for a trading account", request=NewAccount, idempotent=True,
         responses={202: AccountView},
         problems=("client-state", "group-unmapped", "leverage-too-high", "currency-unknown",
@@ -152,16 +153,16 @@ ROUTES: Final = (
         summary="Read a deposit", responses={200: PaymentView},
     ),
     Route(
-        method="GET", path="/v1/payments", scope="payments:read", handler=deposits.page,
+        method="GET", path="/v1/payments", scope="deposits:read", handler=deposits.page,
         summary="List payments, newest first", params=deposits.PaymentParams,
         responses={200: deposits.PaymentPage},
     ),
     Route(
-        method="GET", path="/v1/payments/{id}", scope="payments:read", handler=deposits.show,
+        method="GET", path="/v1/payments/{id}", scope="deposits:read", handler=deposits.show,
         summary="Read a payment with its attempts", responses={200: PaymentView},
     ),
     Route(
-        method="GET", path="/v1/payments/{id}/trace", scope="payments:read",
+        method="GET", path="/v1/payments/{id}/trace", scope="deposits:read",
         handler=deposits.trace, summary="Read why a payment went its way, and all that happened",
         responses={200: deposits.TraceView},
     ),

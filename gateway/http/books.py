@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from gateway.control.access import Tags
 from gateway.control.refusals import Refusal, not_found
 from gateway.http.bodies import Params
 from gateway.http.calls import Call, reply
@@ -154,7 +155,7 @@ def entities_of(call: Call, entity: str) -> dict[int, str]:
     reach = {
         each.book: each.id
         for each in call.parts.rulebook.entities
-        if call.caller.reaches(each.id) and entity in ("", each.id)
+        if call.caller.reaches(Tags(each.id)) and entity in ("", each.id)
     }
     if not reach:
         raise not_found("entity", entity)

@@ -21,7 +21,7 @@ from gateway.people.reach import InReach
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-NOBODY = Caller("", "", "", frozenset(), frozenset(), "")
+NOBODY = Caller(key_id="", person="", owner="")
 _encode = msgspec.json.Encoder().encode
 
 

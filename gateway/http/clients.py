@@ -129,6 +129,6 @@ async def known(call: Call, client_id: str) -> Client:
     if is_id(client_id, "CL"):
         async with call.parts.pool.acquire() as conn:
             client = await clients.find(conn, client_id)
-        if client is not None and call.caller.reaches(client.entity):
+        if client is not None and call.caller.reaches(client.tags):
             return client
     raise not_found("client", client_id)

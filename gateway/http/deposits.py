@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from bridge import reads as platform
+from gateway.control.access import Tags
 from gateway.control.refusals import not_found
 from gateway.flows.views import (
     NewDeposit,
@@ -127,7 +128,7 @@ async def _known(call: Call) -> tuple[PaymentView, tuple[Payment, tuple[Attempt,
     if is_id(payment_id, "PY"):
         async with call.parts.pool.acquire() as conn:
             found = await reads.payment(conn, payment_id)
-            if found is not None and call.caller.reaches(found[0].entity):
+            if found is not None and call.caller.reaches(Tags(found[0].entity, found[0].brand)):
                 operation = None
                 if found[0].account_id:
                     operations = await platform.operations_of_payment(conn, payment_id)

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from bridge.session import SessionStatus
-from gateway.control.access import need
+from gateway.control.access import Tags
 from gateway.control.refusals import Refusal, not_found
 from gateway.http import problems
 from gateway.http.calls import Call, reply
@@ -60,7 +60,7 @@ async def metrics(call: Call) -> web.Response:
     parts = call.parts
     if not _local(call.request):
         caller = await parts.keys.caller(call.request.headers.get("Authorization"))
-        need(caller, "metrics:read")
+        caller.narrowed("metrics:read")
     await parts.refresh_metrics()
     text = await parts.metrics.render()
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
@@ -79,7 +79,11 @@ def _local(request: web.Request) -> bool:
 async def sessions(call: Call) -> web.Response:
     """GET /v1/sessions: those of platforms that serve an entity of the caller's."""
     book, caller = call.parts.rulebook, call.caller
-    mine = {each.id for each in book.platforms if any(map(caller.reaches, each.entities))}
+
+    def reached(entity: str) -> bool:
+        return caller.reaches(Tags(entity))
+
+    mine = {each.id for each in book.platforms if any(map(reached, each.entities))}
     here = tuple(s for s in call.parts.sessions() if s.server in mine)
     others = sorted(mine - {status.server for status in here})
     async with call.parts.pool.acquire() as conn:

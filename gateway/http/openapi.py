@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.control.access import SCOPES
+from gateway.control.permissions import CATALOGUE
 from gateway.http import problems
 from gateway.http.idempotency import HEADER
 from gateway.http.problems import TABLE, Problem
@@ -60,7 +60,7 @@ def document(routes: Iterable[Route], version: str) -> bytes:
                         "type": "http",
                         "scheme": "bearer",
                         "description": "An API key. Scopes: "
-                        + "; ".join(f"`{scope}` {what}" for scope, what in SCOPES.items()),
+                        + "; ".join(f"`{each.name}` {each.says}" for each in CATALOGUE.values()),
                     }
                 },
             },

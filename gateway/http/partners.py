@@ -80,10 +80,10 @@ async def show_contract(call: Call) -> web.Response:
     if is_id(contract_id, "CT"):
         async with call.parts.pool.acquire() as conn:
             found = await partners.contract(conn, contract_id)
-        if found is not None and call.caller.reaches(found.entity):
+        if found is not None and call.caller.reaches(found.tags):
             return reply(contract_view(found))
     raise not_found("contract", contract_id)
 
 
 def _within(call: Call, contracts: tuple[Contract, ...]) -> list[Contract]:
-    return [each for each in contracts if call.caller.reaches(each.entity)]
+    return [each for each in contracts if call.caller.reaches(each.tags)]

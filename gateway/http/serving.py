@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from config.log import TRACE
-from gateway.control.access import Caller, need
+from gateway.control.access import Caller
 from gateway.control.refusals import Refusal
 from gateway.http import problems
 from gateway.http.bodies import decode
@@ -136,13 +136,15 @@ class Serving:
         return await route.handler(call)
 
     async def _caller(self, request: web.Request) -> Caller:
-        """By its key; or by the cookie of a visit, where the route is open to partners."""
+        """By its key; or by the cookie of a visit, where the route is open to partners.
+
+        What the handler gets holds the route's permission: only grants that have it are left.
+        """
         header = request.headers.get("Authorization")
         if self._route.partners and header is None and (secret := visiting(request)):
             return await self._parts.visits.caller(secret)
         caller = await self._parts.keys.caller(header)
-        need(caller, self._route.scope)
-        return caller
+        return caller.narrowed(self._route.scope)
 
     async def _read(self, call: Call) -> None:
         request = call.request

@@ -16,7 +16,6 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from gateway.control.access import need
 from gateway.control.refusals import Refusal
 from gateway.flows import live_events
 from gateway.flows.faults import away
@@ -205,7 +204,7 @@ class Stream:
                 await call.parts.visits.caller(visiting(call.request))
             else:
                 caller = await call.parts.keys.caller(call.request.headers.get("Authorization"))
-                need(caller, SCOPE)
+                caller.narrowed(SCOPE)
         except Refusal:
             self.end(RETRY_MS)
         except Exception as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from gateway.control.access import Tags
 from gateway.control.audit import Command
 from gateway.control.refusals import Refusal
 from gateway.people import queries as q
@@ -35,6 +36,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     blocks             what a restriction forbids; empty in every other state
     came_from          the state a restriction interrupted
     contract, code     the partner's contract it came through and its code; "" for nobody's
+    desk               of the entity that looks after it; "" for none
     """
 
     id: str
@@ -56,6 +58,13 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     updated: datetime
     contract: str = ""
     code: str = ""
+    desk: str = ""
+
+    @property
+    def tags(self) -> Tags:
+        """What decides for whom it exists."""
+        contracts = (self.contract,) if self.contract else ()
+        return Tags(self.entity, self.brand, self.desk, contracts)
 
 
 class Move(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.control.access import Caller
+from gateway.control.access import Caller, Tags
 from gateway.people import queries_partners as q
 from ledger.rebates import inputs
 from ledger.rebates.inputs import Dated
@@ -67,6 +67,11 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     children: int
     correlation: str
     created: datetime
+
+    @property
+    def tags(self) -> Tags:
+        """What decides for whom it exists."""
+        return Tags(self.entity, self.brand, contracts=(self.id,))
 
 
 # --- changes ------------------------------------------------------------------------------------

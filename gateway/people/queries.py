@@ -50,7 +50,7 @@ ORDER BY id FOR SHARE
 # With whom the client came through: the last attribution, and that contract's code.
 _CLIENTS: Final = """
 SELECT k.id, k.version, k.caller, k.reference, k.brand, k.entity, k.book, k.country, k.currency, k.client_type,
-       k.risk_band, k.state, k.blocks, k.came_from, k.correlation, k.created, k.updated,
+       k.risk_band, k.state, k.blocks, k.came_from, k.correlation, k.created, k.updated, k.desk,
        coalesce(a.contract_id, '') AS contract, coalesce(c.code, '') AS code
 FROM gateway.client k
 LEFT JOIN LATERAL (SELECT contract_id FROM gateway.attribution x WHERE x.client_id = k.id

@@ -21,7 +21,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from gateway.control.access import Caller
+from gateway.control.access import NONE, Caller, Held, Reach
 from gateway.control.audit import Command, audited, write
 from gateway.control.keys import digest
 from gateway.control.refusals import Refusal
@@ -29,6 +29,7 @@ from gateway.people import queries_visits as q
 from ledger.ids import Ids
 
 ROLE: Final = "partner"
+_NOWHERE: Final = Reach(entities=NONE)
 LINK_LASTS: Final = timedelta(minutes=15)
 SESSION_LASTS: Final = timedelta(hours=12)
 _LINK: Final = re.compile(r"([0-9a-f]{1,12})\.([0-9a-f]{64})\.([0-9a-f]{64})", re.ASCII)
@@ -196,10 +197,10 @@ class Visits:
 
 
 def _visitor(partner_id: str) -> Caller:
-    """A partner on their own page: no scope at all; routes say what partners may read."""
-    return Caller(
-        "", partner_id, ROLE, frozenset(), frozenset(), f"partner:{partner_id}", partner=partner_id
-    )
+    """A partner on their own page: no permission at all; routes say what partners may read."""
+    own = Held("", ROLE, NONE, _NOWHERE)
+    owner = f"partner:{partner_id}"
+    return Caller(key_id="", person=partner_id, owner=owner, grants=(own,), partner=partner_id)
 
 
 def _count(done: str) -> int:

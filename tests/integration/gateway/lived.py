@@ -50,6 +50,7 @@ from ledger.units import Change, Unit
 from router import outcomes
 from router.health import Breakers
 from router.intents import Attempt, Intent
+from tests.support.callers import calling
 from tests.support.servers import Database
 
 DEMO = Path(__file__).parents[3] / "config" / "demo"

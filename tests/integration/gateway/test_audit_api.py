@@ -141,16 +141,18 @@ async def test_an_item_is_one_however_often_it_is_noticed(api: Api) -> None:
 
 
 async def test_items_of_other_entities_are_hidden(api: Api) -> None:
-    """Neither in lists nor by their id; one of no entity is for all who read items."""
+    """Neither in lists nor by their id; one of no entity is for those who reach all of them."""
     hidden = await open_item(api, "PY1", "fx-int")
     common = await open_item(api, "PY2", "")
+    shown = await open_item(api, "PY3", "fx-eu")
     narrow = await api.key(entities=("fx-eu",))
 
     page = await (await api.call("GET", "/v1/items", token=narrow)).json()
 
-    assert [item["id"] for item in page["data"]] == [common]
+    assert [item["id"] for item in page["data"]] == [shown]
     for method, path, body in (
         ("GET", f"/v1/items/{hidden}", None),
+        ("GET", f"/v1/items/{common}", None),
         ("POST", f"/v1/items/{hidden}/resolve", {"reason": "x"}),
     ):
         assert (await api.call(method, path, body, token=narrow)).status == 404

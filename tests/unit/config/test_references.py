@@ -74,8 +74,6 @@ MISTAKES: list[tuple[str, str, str, int, dict[str, object]]] = [
     ("duplicate", "rule[4].id", "rules", 3, {"id": "eu-card"}),
     ("rule-unclear", "rule[3]", "rules", 3, {"route": ()}),
     ("rule-unclear", "rule[3]", "rules", 3, {"refuse": "no"}),
-    ("unknown-name", "role[0].approves[0]", "roles", 0, {"approves": ("client.paint",)}),
-    ("nobody-approves", "onboarding.approval[0].kind", "roles", 1, {"approves": ()}),
     ("duplicate", "symbol_group[1].id", "symbol_groups", 0, {"id": "fx-majors"}),
     ("duplicate", "symbol_group[1].symbols[1]", "symbol_groups", 0, {"symbols": ("EURUSD",)}),
     ("duplicate", "symbol_group[0].symbols[1]", "symbol_groups", 0, {"symbols": ("A", "A")}),

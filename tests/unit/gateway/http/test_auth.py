@@ -9,14 +9,14 @@ from typing import Self
 import pytest
 
 from gateway.control import keys
-from gateway.control.access import Access, Grant
+from gateway.control.access import Access, Tags
 from gateway.control.refusals import Refusal
 from gateway.http.auth import Keys
 
 PEPPER = b"pepper"
 KEY_ID = "KY" + "0" * 18
 TOKEN = keys.new_token(KEY_ID, os.urandom)
-ROLES = Access({"reader": Grant(frozenset({"clients:read"}), frozenset())})
+ROLES = Access({"reader": frozenset({"clients:read"})})
 
 
 class OneKeyPool:
@@ -28,7 +28,8 @@ class OneKeyPool:
         self.at_once_max = 0
         self.row: dict[str, object] | None = {
             "id": KEY_ID, "owner": "shop", "person": "ann", "role": "reader",
-            "entities": ["fx-eu"], "revoked": None,
+            "grant_id": "GR" + "0" * 18, "entities": ["fx-eu"], "brands": ["*"],
+            "jurisdictions": ["*"], "desks": ["*"], "partners": ["*"], "in_force": True,
             "digest": keys.digest(TOKEN.rpartition("_")[2], PEPPER),
         }  # fmt: skip
 
@@ -66,8 +67,11 @@ async def test_a_caller_is_what_the_key_and_its_role_say() -> None:
     caller = await Keys(OneKeyPool(), ROLES, PEPPER, Clock()).caller(f"Bearer {TOKEN}")
 
     assert (caller.owner, caller.person) == ("shop", "ann")
-    assert caller.scopes == {"clients:read"}
-    assert not caller.reaches("fx-int")
+    assert (caller.role, caller.grant_id) == ("reader", "GR" + "0" * 18)
+    assert caller.may("clients:read")
+    assert not caller.may("clients:write")
+    assert caller.reaches(Tags("fx-eu"))
+    assert not caller.reaches(Tags("fx-int"))
 
 
 async def test_a_key_is_asked_for_once_and_again_after_its_time() -> None:
@@ -122,11 +126,11 @@ async def test_the_memory_of_keys_is_bounded() -> None:
     assert len(known._known) <= 10
 
 
-async def test_a_revoked_key_is_a_stranger() -> None:
-    """Whatever its secret."""
+async def test_a_key_that_is_not_in_force_is_a_stranger() -> None:
+    """Whatever its secret: it or its grant was taken back, or the grant's time has passed."""
     pool = OneKeyPool()
     assert pool.row is not None
-    pool.row["revoked"] = "2026-01-01"
+    pool.row["in_force"] = False
 
     with pytest.raises(Refusal) as no:
         await Keys(pool, ROLES, PEPPER, Clock()).caller(f"Bearer {TOKEN}")
