@@ -23,6 +23,7 @@ PREFIXES: Final = {
     "IT": "item",
     "AP": "approval",
     "CR": "correlation",
+    "DG": "delegation",
     "GR": "grant of a role",
     "KY": "api key",
     "AU": "audit record",

@@ -209,7 +209,8 @@ def approval_asked(approval: Approval) -> tuple[Change, ...]:
         f"{approval.kind}:{approval.subject}", approval.id, approval.kind, approval.subject,
         approval.entity, approval.brand, approval.desk, ",".join(approval.contracts),
         ",".join(approval.about), approval.risk, approval.amount, approval.maker,
-        approval.maker_role, approval.maker_owner, approval.needed, approval.permission, approval.level, approval.policy,
+        approval.maker_role, approval.maker_owner, approval.needed, approval.permission,
+        approval.level, approval.policy,
         bytes(approval.payload).decode(), approval.reason, approval.correlation, approval.created,
         approval.expires,
     )  # fmt: skip

@@ -28,6 +28,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "client.move": "a client moves to another state, or a person is asked to allow it",
     "approval.decide": "a checker approves or refuses what a maker asked for",
     "approval.withdraw": "a maker takes back what they asked for",
+    "delegation.give": "a checker lends their right to decide to another person",
+    "delegation.end": "a lent right is taken back before its time",
     "partner.create": "a partner is made known",
     "contract.create": "a partner gets a contract, with its place in the tree and its plan",
     "account.request": "a trading account is asked for",
@@ -39,6 +41,15 @@ COMMANDS: Final[Mapping[str, str]] = {
     "item.resolve": "a person closes an item with a reason",
     "event.resend": "a delivered or dead event is sent to its subscriber again",
     "subscriber.set": "a calling system names the address of its webhooks",
+    "sign-in.open": "a person signs in",
+    "sign-in.refuse": "somebody comes in a person's name and is not let in",
+    "sign-in.leave": "a person ends their session",
+    "sign-in.revoke": "somebody's session is ended by another person",
+    "person.password": "a person gets another password",
+    "person.device": "a person gets another device that shows codes",
+    "person.identity": "what an identity provider calls a person is said or taken back",
+    "certificate.add": "certificates of a name may call",
+    "certificate.revoke": "certificates of a name may call no more",
     "key.add": "a credential is given out",
     "key.revoke": "a credential is taken back",
     "rulebook.adopt": "another rulebook comes into force",
@@ -46,7 +57,17 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 
 # A person decides here what they might as well not have done: why is part of the act.
-REASONED: Final = frozenset({"client.move", "approval.decide", "approval.withdraw", "item.resolve", "rulebook.adopt"})
+REASONED: Final = frozenset(
+    {
+        "client.move",
+        "approval.decide",
+        "approval.withdraw",
+        "delegation.give",
+        "delegation.end",
+        "item.resolve",
+        "rulebook.adopt",
+    }
+)
 
 
 class Concerns(msgspec.Struct, frozen=True):

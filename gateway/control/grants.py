@@ -101,6 +101,12 @@ async def in_force(conn: asyncpg.Connection, person: str) -> list[Grant]:
     return [read(row) for row in await conn.fetch(q.SELECT_GRANTS_IN_FORCE, person)]
 
 
+async def kind_known(conn: asyncpg.Connection, person: str) -> PersonKind | None:
+    """Whether a person is known here, and as what."""
+    found: PersonKind | None = await conn.fetchval(q.SELECT_PERSON_KIND, person)
+    return found
+
+
 async def page(
     conn: asyncpg.Connection, *, person: str, role: str, after: str, limit: int
 ) -> list[Grant]:

@@ -113,6 +113,12 @@ class Policies(msgspec.Struct, frozen=True):
             _level(best), self.rulebook,
         )  # fmt: skip
 
+    def permissions(self, kind: str) -> frozenset[str]:
+        """Every permission by which some question of this kind is decided."""
+        own = KINDS[kind].permission
+        named = [it.permission or own for it in self.policies if it.kind == kind]
+        return frozenset((own, *named))
+
 
 def _fits(policy: ApprovalPolicy, matter: Matter) -> bool:
     return (

@@ -67,3 +67,52 @@ ORDER BY id DESC LIMIT $4
 SELECT_DUE: Final = f"""{_APPROVALS}
 WHERE state = 'open' AND expires <= $1 ORDER BY expires, id LIMIT $2
 """
+
+# --- delegations --------------------------------------------------------------------------------
+
+# Lists are one text with commas: kinds and entities have none.
+INSERT_DELEGATION: Final = """
+INSERT INTO gateway.delegation (id, version, giver, delegate, kinds, entities, since, until, reason, created)
+SELECT u.id, 1, u.giver, u.delegate, string_to_array(u.kinds, ','), string_to_array(u.entities, ','), u.since, u.until,
+       u.reason, u.created
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::text[],
+            $9::timestamptz[])
+     AS u(id, giver, delegate, kinds, entities, since, until, reason, created)
+"""
+
+LOCK_DELEGATION: Final = """
+SELECT id, version FROM gateway.delegation WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+
+END_DELEGATION: Final = """
+UPDATE gateway.delegation t SET version = t.version + 1, ended = u.ended, ended_by = u.ended_by
+FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[]) AS u(id, expected, ended, ended_by)
+WHERE t.id = u.id
+"""
+
+# The vote by a lent right holds only while it is lent, by the server's clock.
+DELEGATION_HOLDS: Final = """
+SELECT id FROM gateway.delegation
+WHERE id = ANY($1::text[]) AND ended IS NULL AND since <= clock_timestamp() AND until > clock_timestamp()
+FOR SHARE
+"""
+
+_DELEGATIONS: Final = """
+SELECT id, version, giver, delegate, kinds, entities, since, until, reason, created, ended, ended_by FROM gateway.delegation
+"""
+
+SELECT_DELEGATION: Final = f"{_DELEGATIONS} WHERE id = $1"
+
+# Lent to a person ($1) for a kind ($2) and entity ($3) at a moment ($4).
+SELECT_DELEGATIONS_TO: Final = f"""{_DELEGATIONS}
+WHERE delegate = $1 AND ended IS NULL AND since <= $4 AND until > $4
+  AND ('*' = ANY(kinds) OR $2 = ANY(kinds)) AND ('*' = ANY(entities) OR $3 = ANY(entities))
+ORDER BY id
+"""
+
+# Newest first: $1 the cursor, $2 who asks, who sees their own, $3 entities or null for all, $4 person or ''.
+SELECT_DELEGATIONS: Final = f"""{_DELEGATIONS}
+WHERE ($1 = '' OR id < $1) AND (giver = $2 OR delegate = $2 OR $3::text[] IS NULL OR entities <@ $3)
+  AND ($4 = '' OR giver = $4 OR delegate = $4)
+ORDER BY id DESC LIMIT $5
+"""

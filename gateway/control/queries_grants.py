@@ -12,6 +12,10 @@ ORDER BY u.id
 ON CONFLICT (id) DO NOTHING
 """
 
+SELECT_PERSON_KIND: Final = """
+SELECT kind FROM gateway.person WHERE id = $1
+"""
+
 # Each set is one text with commas: names of entities, brands, countries, desks and contracts have none.
 INSERT_GRANT: Final = """
 INSERT INTO gateway.access_grant (id, person, role, entities, brands, jurisdictions, desks, partners, valid_from,

@@ -13,8 +13,7 @@ from typing import Final, Protocol
 import asyncpg
 import msgspec
 
-from gateway.control import acts, approvals, idempotency, items
-from gateway.control.access import Caller
+from gateway.control import acts, approvals, delegations, idempotency, items
 from gateway.control.acts import Deed
 from gateway.control.approvals import Approval, Decision, Verdict, Voter
 from gateway.control.audit import Command, audited
@@ -22,6 +21,7 @@ from gateway.control.idempotency import Abandoned, Answer, Idem
 from gateway.control.policies import KINDS
 from gateway.control.refusals import Refusal, not_found
 from gateway.control.rulebook import RULEBOOK
+from gateway.control.rules import Rules
 from gateway.control.views import Decide, ResolveItem, approval_view, item_view
 from gateway.flows.transacting import hold, store
 from ledger.ids import Ids
@@ -97,7 +97,7 @@ def answered_claim(idem: Idem, subject: str, command: Command, answer: Answer) -
 class Decided(msgspec.Struct, frozen=True):
     """A decision that counts, before it is stored.
 
-    command  of whoever decided
+    command  of whoever decided, on behalf of whose right it was lent
     done     the acts that it is
     """
 
@@ -114,15 +114,6 @@ class Decided(msgspec.Struct, frozen=True):
         return self.verdict.applies
 
 
-def standing(caller: Caller, approval: Approval) -> Voter | None:
-    """By whose right the caller decides this question; None when there is none."""
-    held = [
-        each for each in caller.grants
-        if approval.permission in each.scopes and each.reach.holds(approval.tags)
-    ]  # fmt: skip
-    return Voter(caller.person, caller.person) if held else None
-
-
 def _again(left: Left) -> bool:
     """Whether a decision is to be counted anew: others decided, or this person did something."""
     return acts.overtaken(left) or (left.why is Why.STALE and left.kind == approvals.MOVE.name)
@@ -135,6 +126,7 @@ class Approving:
         self,
         lane: Lane,
         pool: asyncpg.Pool,
+        rules: Rules,
         ids: Ids,
         emit: Emit,
         appliers: Mapping[str, Applier],
@@ -142,6 +134,7 @@ class Approving:
     ) -> None:
         self._lane = lane
         self._pool = pool
+        self._rules = rules
         self._ids = ids
         self._emit = emit
         self._appliers = appliers
@@ -182,7 +175,7 @@ class Approving:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
             approval = await approvals.find(conn, approval_id)
-        if approval is None or not self._exists(command.caller, approval):
+        if approval is None or not command.caller.reaches(approval.tags):
             raise not_found("approval", approval_id)
         try:
             verdict = approvals.withdraw(approval, command.caller.person, command.at)
@@ -233,10 +226,13 @@ class Approving:
     ) -> Decided:
         """The decision counted; a person who may not decide is refused and the attempt audited."""
         approval = await approvals.find(conn, approval_id)
-        if approval is None or not self._exists(command.caller, approval):
+        if approval is None:
+            raise not_found("approval", approval_id)
+        access = self._rules.require().access
+        voter = await delegations.voter(conn, access, command.caller, approval, command.at)
+        if voter is None and not command.caller.reaches(approval.tags):
             raise not_found("approval", approval_id)
         deeds = self._appliers[approval.kind].deeds(approval)
-        voter = standing(command.caller, approval)
         try:
             verdict = approvals.decide(approval, voter, order.decision, command.at)
             assert voter is not None, "decide refuses who has no right"
@@ -246,6 +242,8 @@ class Approving:
             tried = {"decision": order.decision, "refused": no.code}
             await self._tried(command, "approval.decide", approval, tried)
             raise
+        if giver:
+            command = msgspec.structs.replace(command, on_behalf_of=giver)
         return Decided(approval, voter, verdict, order.decision, command, done)
 
     def _unit(self, decided: Decided, idem: Idem) -> tuple[Answer, tuple[Change, ...]]:
@@ -260,6 +258,7 @@ class Approving:
         }  # fmt: skip
         return answer, (
             approvals.in_time(approval),
+            *delegations.holds(decided.voter),
             answered_claim(idem, approval.id, command, answer),
             *approvals.approval_moved(approval, verdict, command, event, decided.voter),
             *decided.done,
@@ -301,9 +300,6 @@ class Approving:
         """The event for the system that asked."""
         return self._emit(approval.maker_owner, kind, approval.id, body, command.correlation)
 
-    def _exists(self, caller: Caller, approval: Approval) -> bool:
-        return caller.reaches(approval.tags)
-
     async def _submit(self, unit: Unit, idem: Idem, command: Command, answer: Answer) -> Answer:
         left = await self._lane.submit(unit)
         if isinstance(left, Done):
@@ -319,6 +315,8 @@ class Approving:
             raise Refusal("approval-expired", "its time passed while this command was under way")
         if left.kind == RULEBOOK.name:
             raise Refusal("rulebook-moved", "another rulebook came into force meanwhile")
+        if left.kind == delegations.HOLDS.name:
+            raise Refusal("forbidden", "the right was taken back while this was under way")
         if left.why in (Why.STALE, Why.CHECK):
             raise Refusal("version-conflict", "it changed while this command was under way")
         raise Refusal("conflict", f"left out: {left.why.value} {left.kind}")

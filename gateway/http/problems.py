@@ -67,6 +67,12 @@ TABLE: Final[Mapping[str, Meaning]] = {
         401, "No valid credential", "Send `Authorization: Bearer` with an API key that is in force."
     ),
     "link-void": _m(401, "The link does not work", "Ask for another: one works once, for a while."),
+    "sign-in-failed": _m(401, "Not let in", "Name, password or code is wrong, or it was used."),
+    "issuer-away": _m(503, "The identity provider does not answer", "Try again in a moment."),
+    "password-weak": _m(422, "The password is of no use", "Choose a longer one."),
+    "identity-taken": _m(409, "The subject is somebody already", "Take it from them first."),
+    "name-malformed": _m(422, "Not a certificate's name", "Write URI:..., DNS:... or email:...."),
+    "name-taken": _m(409, "The name is another credential's", "Revoke that one first."),
     "forbidden": _m(403, "The credential does not allow this", "Ask for the scope it names."),
     "limit-exceeded": _m(429, "Too many requests", "Wait as long as Retry-After says."),
     # idempotency
@@ -116,6 +122,11 @@ TABLE: Final[Mapping[str, Meaning]] = {
         403, "One person may not do both", "Another person must: `conflict` names the rule."
     ),
     "reason-missing": _m(422, "A reason is missing", "Say why, in `reason`."),
+    "delegation-time": _m(422, "Not a time to lend a right for", "At most 31 days, from now on."),
+    "delegation-over": _m(409, "The delegation is over", "Nothing is left to do."),
+    "delegate-self": _m(422, "A right is lent to another person", "Name somebody else."),
+    "kind-unknown": _m(422, "No such kind of question", "Use a kind that is asked here, or `*`."),
+    "person-unknown": _m(422, "No such person", "Name somebody who holds a role here."),
     "not-maker": _m(403, "Only whoever asked may take it back", "Refuse it instead."),
     # accounts
     "account-not-ready": _m(409, "The trading account is not ready", "Wait until it is verified."),

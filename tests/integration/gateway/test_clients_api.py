@@ -362,8 +362,5 @@ async def deposited(api: Api, client_id: str) -> None:
         Posting(AccountName("psp_clearing", "acme", "EUR"), 500),
         Posting(AccountName("client_wallet", client_id, "EUR"), -500),
     )
-    await api.owner.execute(
-        "INSERT INTO ledger.book (id, entity, currency) VALUES (1, 'fx-eu', 'EUR')"
-    )
     entry = Entry(1, "deposit", "PY" + "0" * 18, api.clock.now().date(), sides)
     assert isinstance(await api.lane.submit(Unit((), (entry,))), Done)

@@ -1,4 +1,4 @@
-"""What one decision makes of a question: makers, checkers, votes, lent rights, expiry, withdrawal."""
+"""What one decision makes of a question: makers, checkers, votes, lent rights, expiry."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from config.rulebook import ApprovalPolicy, Entity, Role, Rulebook
+from gateway.control import policies as rules
 from gateway.control.acts import ACTIONS
 from gateway.control.permissions import CATALOGUE
-from gateway.control.policies import DEFAULT_EXPIRY_S, KINDS, Matter, Policies, compile
+from gateway.control.policies import DEFAULT_EXPIRY_S, KINDS, Matter, Policies
 from ledger.money import currency, parse
 
 MOVE = "client.move"
@@ -81,7 +82,7 @@ def findings(*policies: ApprovalPolicy, scopes: tuple[str, ...]) -> list[tuple[s
     book = Rulebook(
         hash="h", entities=(FX_EU,), roles=(Role(id="checker", scopes=scopes),), approvals=policies
     )
-    return [(it.code, it.key) for it in compile(book)[1]]
+    return [(it.code, it.key) for it in rules.compile(book)[1]]
 
 
 @pytest.mark.parametrize(
