@@ -7,6 +7,7 @@ know: a typo must not be a default.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from config.environment import overlay
-from config.findings import Finding, Path, Where, placed
+from config.findings import Finding, Flaw, Path, Where, placed
 from config.load import read_toml
 from config.rulebook import Id, Rulebook
 from config.secret import Address, Secret, read_address, read_secret
@@ -38,6 +39,7 @@ Part = Literal["api", "sessions", "accrual"]
 
 _NOTHING: Final = Address("")
 _NO_SECRET: Final = Secret("")
+_PERSONAL_KEY: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -231,10 +233,27 @@ def load_settings(
     findings = overlay(document, where, environ, Settings)
     folder = path.parent if path is not None else FilePath()
     settings, flaws = shape(document, Settings, _reader(environ, folder))
+    if settings is not None:
+        flaws += _control_flaws(settings.control)
     findings += placed(flaws, where, Where(str(path) if path is not None else "settings"))
     if findings:
         return None, sorted(findings, key=lambda finding: finding.where)
     return settings, []
+
+
+def _control_flaws(control: Control) -> Iterator[Flaw]:
+    """What no single key of the section can say by its type."""
+    key = control.anchor_key.reveal()
+    if key and not key.startswith("-----BEGIN PRIVATE KEY-----"):
+        yield Flaw(("control", "anchor_key"), "wrong-value", "expected a private key in PEM")
+    if key and not control.anchor_file and not control.anchor_url:
+        said = "anchors go nowhere: set `anchor_file`, `anchor_url` or both"
+        yield Flaw(("control", "anchor_key"), "missing-key", said)
+    personal = control.personal_key.reveal()
+    if personal and _PERSONAL_KEY.fullmatch(personal) is None:
+        yield Flaw(
+            ("control", "personal_key"), "wrong-value", "expected 64 lower-case hexadecimal digits"
+        )
 
 
 def peers(settings: Settings, book: Rulebook) -> list[Finding]:

@@ -11,6 +11,8 @@ import asyncpg
 
 from gateway import defences
 from gateway import queries_verify as q
+from gateway.control import queries_audit as audit
+from gateway.control.exporting import first_bad
 from gateway.flows.attributions import SOURCES
 from ledger.chart import ACCOUNTS, ENTRIES
 from ledger.money import codes
@@ -81,7 +83,24 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
             Wrong("plan-altered", f"{plan} {id}", "its body is not what its hash names")
             for id, plan in await altered_plans(conn)
         ]
-        return wrong + await defences.stand(conn)
+        return [*wrong, *await sealed(conn), *await defences.stand(conn)]
+
+
+async def sealed(conn: asyncpg.Connection) -> list[Wrong]:
+    """Whether every record of the audit is what was sealed, in the caller's snapshot."""
+    checks = {
+        "record-unsealed": audit.RECORDS_UNSEALED,
+        "seal-off-record": audit.SEALS_OFF_RECORDS,
+        "anchor-off": audit.ANCHORS_OFF_SEALS,
+    }
+    wrong = [
+        Wrong(code, row["subject"], row["detail"])
+        for code, sql in checks.items()
+        for row in await conn.fetch(sql)
+    ]
+    if (bad := await first_bad(conn)) is not None:
+        wrong.append(Wrong("seal-broken", str(bad[0]), bad[1]))
+    return wrong
 
 
 async def recomputed(conn: asyncpg.Connection) -> list[Wrong]:

@@ -112,3 +112,26 @@ SELECT head FROM gateway.audit_anchor WHERE count = $1 ORDER BY no LIMIT 1
 HEAD_OF_CHAIN: Final = """
 SELECT no FROM gateway.audit_seal ORDER BY no DESC LIMIT 1
 """
+
+# --- what must agree ----------------------------------------------------------------------------
+
+# Below the end of the chain every record has a seal, and a seal is looked up by what its record says.
+RECORDS_UNSEALED: Final = """
+WITH head AS (SELECT xid, audit_id FROM gateway.audit_seal ORDER BY no DESC LIMIT 1)
+SELECT a.id AS subject, a.command || ' of ' || a.actor || ' stands below the end of the chain without a seal' AS detail
+  FROM gateway.audit a, head
+ WHERE (a.xid, a.id) <= (head.xid, head.audit_id)
+   AND NOT EXISTS (SELECT FROM gateway.audit_seal s WHERE s.audit_id = a.id)
+"""
+
+SEALS_OFF_RECORDS: Final = """
+SELECT s.no::text AS subject, 'is looked up by what ' || a.id || ' does not say' AS detail
+  FROM gateway.audit_seal s JOIN gateway.audit a ON a.id = s.audit_id
+ WHERE (s.at, s.actor, s.subject, s.client) IS DISTINCT FROM (a.at, a.actor, a.subject, a.client)
+"""
+
+ANCHORS_OFF_SEALS: Final = """
+SELECT n.no::text AS subject, 'anchors ' || n.count || ' records of ' || n.at || ', which do not end like that' AS detail
+  FROM gateway.audit_anchor n LEFT JOIN gateway.audit_seal s ON s.no = n.count
+ WHERE n.count > 0 AND n.head IS DISTINCT FROM s.hash
+"""

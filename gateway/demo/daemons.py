@@ -20,11 +20,15 @@ from config.rulebook import Rulebook
 from gateway.control import access
 from gateway.control.audit import Command
 from gateway.control.keys import KeyMaker, NewKey, operator
+from gateway.control.sealing import Signer, new_key
 from gateway.demo.children import START_LIMIT_S, Child, ChildFailed
 from gateway.demo.peers import MANAGER, Peer, Secrets
 from ledger.ids import Ids
 
 POLL_S: Final = 0.1
+ANCHORS: Final = "anchors.jsonl"
+ANCHOR_PUBLIC: Final = "anchor-public.pem"
+ANCHOR_S: Final = 5.0
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +69,7 @@ def write_settings(wish: Wish, secrets: Secrets) -> Path:
         ),
         _section("redis", url=_file(secrets, "redis-url")),
         _section("http", port=wish.port, answer_within_s=wish.answer_within_s),
-        _section("control", pepper=_file(secrets, "pepper")),
+        _section("control", pepper=_file(secrets, "pepper"), **_audit(wish, secrets)),
         _section("control.limits", requests_per_s=wish.requests_per_s, burst=wish.requests_per_s),
         _section("process", drain_s=5),
         _section("log", form="json"),
@@ -75,6 +79,17 @@ def write_settings(wish: Wish, secrets: Secrets) -> Path:
     path = wish.folder / f"{wish.name}.toml"
     path.write_text("\n".join(lines))
     return path
+
+
+def _audit(wish: Wish, secrets: Secrets) -> dict[str, str | float]:
+    """Where anchors of the audit go, and the keys it needs; made once."""
+    if not secrets.read("anchor-key"):
+        secrets.write("anchor-key", new_key())
+    (wish.folder / ANCHOR_PUBLIC).write_text(Signer(secrets.read("anchor-key")).public())
+    return {
+        "anchor_key": _file(secrets, "anchor-key"), "anchor_file": str(wish.folder / ANCHORS),
+        "anchor_s": ANCHOR_S, "personal_key": _file(secrets, "personal-key", 32),
+    }  # fmt: skip
 
 
 def _platform(name: str, url: str, wish: Wish, secrets: Secrets) -> str:
@@ -93,8 +108,8 @@ def _provider(name: str, url: str, secrets: Secrets) -> str:
     )  # fmt: skip
 
 
-def _file(secrets: Secrets, name: str) -> str:
-    return f"file:{secrets.path(name)}"
+def _file(secrets: Secrets, name: str, size: int = 24) -> str:
+    return f"file:{secrets.path(name, size)}"
 
 
 def _section(name: str, **values: str | float) -> str:

@@ -33,11 +33,11 @@ class Secrets:
         self._folder = folder
         self._random_bytes = random_bytes
 
-    def path(self, name: str) -> Path:
-        """The file of a secret, made when it is not there."""
+    def path(self, name: str, size: int = 24) -> Path:
+        """The file of a secret, made of so many bytes of chance when it is not there."""
         path = self._folder / name
         if not path.exists():
-            self.write(name, self._random_bytes(24).hex())
+            self.write(name, self._random_bytes(size).hex())
         return path
 
     def write(self, name: str, text: str) -> Path:

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "config" / "brokerd.example.toml"
 SECRETS = {
     "BROKERD_PEPPER": "pepper",
+    "BROKERD_ANCHOR_KEY": "-----BEGIN PRIVATE KEY-----",
+    "BROKERD_PERSONAL_KEY": "0" * 64,
     "BROKERD_MT5_LIVE_PASSWORD": "word",
     "BROKERD_ACME_KEY": "key",
     "BROKERD_ACME_WEBHOOK_SECRET": "hook",
@@ -63,6 +65,28 @@ def test_the_example_is_every_setting_with_its_default() -> None:
         assert getattr(settings, section) == getattr(least, section)
     assert settings.control.limits == least.control.limits
     assert settings.control.key_cache_s == least.control.key_cache_s
+    assert settings.control.anchor_s == least.control.anchor_s
+
+
+@pytest.mark.parametrize(
+    ("section", "code"),
+    [
+        ('anchor_key = "env:P"\nanchor_file = "a"', "wrong-value"),
+        ('anchor_key = "env:K"', "missing-key"),
+        ('personal_key = "env:P"', "wrong-value"),
+    ],
+)
+def test_keys_of_the_audit_are_checked_before_they_are_needed(
+    write: Callable[[str], Path], section: str, code: str
+) -> None:
+    """A key of another form, or anchors that would go nowhere, stop the start."""
+    text = f'[rulebook]\nfolder = "r"\n[control]\npepper = "env:P"\n{section}\n'
+    settings, findings = load_settings(
+        write(text), {"P": "pepper", "K": "-----BEGIN PRIVATE KEY-----"}
+    )
+
+    assert settings is None
+    assert [each.code for each in findings] == [code]
 
 
 def untold(value: object, written: object) -> list[str]:
