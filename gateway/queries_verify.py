@@ -272,10 +272,10 @@ SELECT e.book_id || '/' || e.id AS subject,
  WHERE e.kind BETWEEN 90 AND 99
    AND (p.state = 'approved' AND p.maker = e.maker AND e.checker = ANY (p.votes)) IS NOT TRUE
 """
-# Each person's acts are numbered without a gap: one that is missing was never judged against.
+# A person's acts at a place are numbered without a gap: one that is missing was never judged against.
 ACT_NUMBERS: Final = """
-SELECT person AS subject, count(*) || ' acts, the last is number ' || max(no) AS detail
-  FROM gateway.act GROUP BY person HAVING count(*) <> max(no)
+SELECT person || ' at ' || place AS subject, count(*) || ' acts, the last is number ' || max(no) AS detail
+  FROM gateway.act GROUP BY person, place HAVING count(*) <> max(no)
 """
 
 # -- partners -------------------------------------------------------------------------------------

@@ -240,9 +240,9 @@ def _approved(drafts: Sequence[Draft]) -> tuple[list[str | None], ...]:
     """By which approval, made and checked by whom; one column each, of nothing for most entries."""
     given = [draft.entry.approved for draft in drafts]
     return (
-        [each and each.id for each in given],
-        [each and each.maker for each in given],
-        [each and each.checker for each in given],
+        [None if each is None else each.id for each in given],
+        [None if each is None else each.maker for each in given],
+        [None if each is None else each.checker for each in given],
     )
 
 

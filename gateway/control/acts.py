@@ -3,14 +3,15 @@
 Knows how history is read and how an act is numbered, so that no two credentials of one person slip
 by each other. Refuses to know the conflicts (`duties.py`) and what any command does.
 
-Each person's acts are numbered 1, 2, 3 ... An act is judged against all before its number; where
-another of the same person came meanwhile, the number is taken and the whole unit is left out: the
-caller judges anew.
+An act binds its person at two places: its subject and its case. At each place a person's acts are
+numbered 1, 2, 3 ... An act is judged against all before its number; where another of the same
+person came meanwhile, the number is taken and the whole unit is left out: the caller judges anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -31,12 +32,14 @@ from gateway.control.refusals import Refusal
 from ledger.units import Change, Kind, Left, Step, Why
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
     from gateway.control.audit import Command
 
 ACT: Final = Kind("gateway.act.claim", Step.CLAIM, q.CLAIM_ACT, q.LOOK_ACT)
 TRIES_MAX: Final = 5  # times a command is judged anew before its caller hears of it
+
+EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # a case binds however old it is
 
 _STANDING: Final = [name for name, action in ACTIONS.items() if action.nature is Nature.STAND]
 _LENT: Final = "delegate.approve"
@@ -55,9 +58,9 @@ class Deed(msgspec.Struct, frozen=True):
 
 
 class Heads(msgspec.Struct, frozen=True):
-    """What was read to judge by: the number of each person's last act, and acts in the way."""
+    """What was read to judge by: numbers of a person's last acts at places, and acts in the way."""
 
-    numbers: Mapping[str, int]
+    numbers: Mapping[tuple[str, str], int]
     history: tuple[Act, ...]
 
 
@@ -114,17 +117,10 @@ async def _read(
     conn: asyncpg.Connection, command: Command, meant: Sequence[tuple[str, Deed]]
 ) -> Heads:
     """The part of history that matters, in one round trip however long it is."""
-    here = [(p, it.subject, ",".join(sorted(BONDS[it.action].subject))) for p, it in meant]
-    cases = [(p, it.case, ",".join(sorted(BONDS[it.action].case))) for p, it in meant if it.case]
-    rows = await conn.fetch(
-        q.SELECT_HISTORY,
-        sorted({person for person, _ in meant}),
-        *_columns(it for it in here if it[2]),
-        command.at - SUBJECT_WINDOW,
-        _STANDING,
-        *_columns(it for it in cases if it[2]),
-    )
-    numbers = {row["person"]: row["no"] for row in rows if row["action"] is None}
+    looked = [look for person, deed in meant for look in _looks(person, deed, command.at)]
+    columns = [[look[n] for look in looked] for n in range(4)]
+    rows = await conn.fetch(q.SELECT_HISTORY, *columns, _STANDING)
+    numbers = {(row["person"], row["place"]): row["no"] for row in rows if row["action"] is None}
     history = tuple(
         Act(row["person"], row["action"], row["subject"], row["case_id"], row["at"], row["actor"])
         for row in rows if row["action"] is not None
@@ -132,27 +128,31 @@ async def _read(
     return Heads(numbers, history)
 
 
-def _columns(rows: Iterable[tuple[str, str, str]]) -> list[list[str]]:
-    kept = list(rows)
-    return [[row[n] for row in kept] for n in range(3)]
+def _looks(person: str, deed: Deed, at: datetime) -> Iterator[tuple[str, str, str, datetime]]:
+    """Where to look for what a deed may not meet: person, place, actions, since when."""
+    bonds = BONDS[deed.action]
+    yield person, deed.subject, ",".join(bonds.subject), at - SUBJECT_WINDOW
+    if deed.case:
+        yield person, deed.case, ",".join(bonds.case), EVER
 
 
 def _judged(
     command: Command, meant: Sequence[tuple[str, Deed]], heads: Heads
-) -> list[tuple[int, Act]]:
-    """The acts with their numbers; deeds of one command are judged against each other too."""
-    done: list[tuple[int, Act]] = []
+) -> list[tuple[str, int, Act]]:
+    """The acts with places and numbers; deeds of one command are judged against each other too."""
+    done: list[tuple[str, int, Act]] = []
+    history = list(heads.history)
     numbers = dict(heads.numbers)
     for person, deed in meant:
-        history = (*heads.history, *(act for _, act in done))
         hit = judge(history, person, deed.action, deed.subject, deed.case, command.at)
         if hit is not None:
             raise _refusal(deed, person, command, hit)
-        numbers[person] += 1
-        act = Act(
-            person, deed.action, deed.subject, deed.case, command.at, command.caller.person
-        )  # fmt: skip
-        done.append((numbers[person], act))
+        actor = command.caller.person
+        act = Act(person, deed.action, deed.subject, deed.case, command.at, actor)
+        history.append(act)
+        for place in sorted({deed.subject, deed.case} - {""}):
+            numbers[person, place] += 1
+            done.append((place, numbers[person, place], act))
     return done
 
 
@@ -171,16 +171,17 @@ def _refusal(deed: Deed, person: str, command: Command, hit: Hit) -> Refusal:
 
 
 def _changes(
-    command: Command, done: Sequence[tuple[int, Act]], approval: str
+    command: Command, done: Sequence[tuple[str, int, Act]], approval: str
 ) -> tuple[Change, ...]:
     caller = command.caller
     return tuple(
         Change(
             ACT,
             (
-                f"{no}:{act.person}", act.person, no, act.action, act.subject, act.case, act.at,
-                act.actor, caller.role, caller.grant_id, approval, command.correlation,
+                f"{no}:{act.person}:{place}", act.person, place, no, act.action, act.subject,
+                act.case, act.at, act.actor, caller.role, caller.grant_id, approval,
+                command.correlation,
             ),
         )
-        for no, act in done
+        for place, no, act in done
     )  # fmt: skip

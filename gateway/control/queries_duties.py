@@ -6,42 +6,39 @@ from typing import Final
 
 # No ON CONFLICT: where the number is taken the statement fails aloud, in the lane and outside it.
 CLAIM_ACT: Final = """
-INSERT INTO gateway.act (person, no, action, subject, case_id, at, actor, role, grant_id, approval, correlation)
-SELECT u.person, u.no, u.action, u.subject, u.case_id, u.at, u.actor, u.role, u.grant_id, u.approval, u.correlation
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[],
-            $9::text[], $10::text[], $11::text[], $12::text[])
-     AS u(key, person, no, action, subject, case_id, at, actor, role, grant_id, approval, correlation)
-ORDER BY u.person, u.no
+INSERT INTO gateway.act (person, place, no, action, subject, case_id, at, actor, role, grant_id, approval, correlation)
+SELECT u.person, u.place, u.no, u.action, u.subject, u.case_id, u.at, u.actor, u.role, u.grant_id, u.approval, u.correlation
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+            $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
+     AS u(key, person, place, no, action, subject, case_id, at, actor, role, grant_id, approval, correlation)
+ORDER BY u.person, u.place, u.no
 RETURNING person
 """
 
-# A key is `no:person`.
+# A key is `no:person:place`; no person has a colon.
 LOOK_ACT: Final = """
-SELECT u.key, a.action FROM unnest($1::text[]) AS u(key)
-JOIN gateway.act a ON a.no = split_part(u.key, ':', 1)::bigint AND a.person = substr(u.key, strpos(u.key, ':') + 1)
+SELECT k.key, a.action
+FROM unnest($1::text[]) AS k(key)
+CROSS JOIN LATERAL (SELECT split_part(k.key, ':', 1) AS no, split_part(k.key, ':', 2) AS person) p
+JOIN gateway.act a
+  ON a.person = p.person AND a.no = p.no::bigint AND a.place = substr(k.key, length(p.no) + length(p.person) + 3)
 """
 
-# One snapshot: the number of each person's last act (action null), and what of their acts an act may not meet.
-# $1 persons; $2 $3 $4 person, subject and actions to look for there, since $5 or for ever ($6); $7 $8 $9 the same of cases.
-# A few of them are enough: one refuses.
+# One snapshot: the number of a person's last act at each place (action null), and of their acts there those that an
+# act may not meet: $1 person, $2 place, $3 actions, or '' for none, done since $4 or standing for ever ($5). A few of
+# them are enough: one refuses.
 SELECT_HISTORY: Final = """
-SELECT p.person, coalesce(a.no, 0) AS no, NULL AS action, '' AS subject, '' AS case_id, NULL::timestamptz AS at, '' AS actor
-FROM unnest($1::text[]) AS p(person)
-LEFT JOIN LATERAL (SELECT no FROM gateway.act a WHERE a.person = p.person ORDER BY a.no DESC LIMIT 1) a ON true
+SELECT u.person, u.place, coalesce(a.no, 0) AS no, NULL AS action, '' AS subject, '' AS case_id, NULL::timestamptz AS at,
+       '' AS actor
+FROM (SELECT DISTINCT person, place FROM unnest($1::text[], $2::text[]) AS u(person, place)) u
+LEFT JOIN LATERAL (
+    SELECT no FROM gateway.act a WHERE a.person = u.person AND a.place = u.place ORDER BY a.no DESC LIMIT 1) a ON true
 UNION ALL
-SELECT u.person, a.no, a.action, a.subject, a.case_id, a.at, a.actor
-FROM unnest($2::text[], $3::text[], $4::text[]) AS u(person, subject, actions)
+SELECT u.person, u.place, a.no, a.action, a.subject, a.case_id, a.at, a.actor
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS u(person, place, actions, since)
 CROSS JOIN LATERAL (
     SELECT * FROM gateway.act a
-    WHERE a.subject = u.subject AND a.person = u.person AND a.action = ANY(string_to_array(u.actions, ','))
-      AND (a.at >= $5 OR a.action = ANY($6::text[]))
-    LIMIT 10) a
-UNION ALL
-SELECT u.person, a.no, a.action, a.subject, a.case_id, a.at, a.actor
-FROM unnest($7::text[], $8::text[], $9::text[]) AS u(person, case_id, actions)
-CROSS JOIN LATERAL (
-    SELECT * FROM gateway.act a
-    WHERE a.case_id = u.case_id AND a.case_id <> '' AND a.person = u.person
-      AND a.action = ANY(string_to_array(u.actions, ','))
+    WHERE a.place = u.place AND a.person = u.person AND a.action = ANY(string_to_array(u.actions, ','))
+      AND (a.at >= u.since OR a.action = ANY($5::text[]))
     LIMIT 10) a
 """

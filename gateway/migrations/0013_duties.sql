@@ -1,9 +1,11 @@
 -- Duties: what each person decided, so that nobody does both of two things that one person may not.
 
--- One decisive act, for each person it counts for. `no` runs without a gap in each person's acts: an act names the
--- number it was judged against, and where another of the same person came first, its number is taken and it is not done.
+-- One decisive act, for each person it counts for and under each place where it binds them: its subject, and its case.
+-- `no` runs without a gap in a person's acts at a place: an act names the number after those it was judged against, and
+-- where another of the same person came first, its number is taken and it is not done.
 CREATE TABLE gateway.act (
-    person      text COLLATE "C" NOT NULL CHECK (person <> ''),
+    person      text COLLATE "C" NOT NULL CHECK (person <> '' AND person !~ ':'),
+    place       text COLLATE "C" NOT NULL CHECK (place <> ''),
     no          bigint      NOT NULL CHECK (no > 0),
     action      text COLLATE "C" NOT NULL,
     subject     text COLLATE "C" NOT NULL,
@@ -14,10 +16,10 @@ CREATE TABLE gateway.act (
     grant_id    text COLLATE "C" NOT NULL, -- by which grant; '' where none was needed
     approval    text COLLATE "C" NOT NULL, -- the question it decides or is allowed by; '' where there is none
     correlation text        NOT NULL,
-    PRIMARY KEY (person, no)
+    PRIMARY KEY (person, place, no),
+    CHECK (place IN (subject, case_id))
 );
-CREATE INDEX act_subject ON gateway.act (subject, person, action, at);
-CREATE INDEX act_case ON gateway.act (case_id, person, action) WHERE case_id <> '';
+CREATE INDEX act_place ON gateway.act (place, person, action, at);
 CREATE INDEX act_at ON gateway.act (at);
 CREATE TRIGGER act_is_fact BEFORE UPDATE OR DELETE OR TRUNCATE ON gateway.act
     FOR EACH STATEMENT EXECUTE FUNCTION gateway.refuse_change();
