@@ -6,17 +6,109 @@ Knows their constructors and what each is handed. Refuses to decide anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
+import aiohttp
 import asyncpg
+import msgspec
+from redis.asyncio import Redis
 
 from config.findings import Finding
 from config.rulebook import Entity
-from config.settings import Settings, peers
+from config.settings import Settings, SignIn, peers
+from gateway.control.access import Access
+from gateway.control.certificates import Certificates
+from gateway.control.codes import Safe
 from gateway.control.follower import Enact, Follower
+from gateway.control.issuers import Provider
 from gateway.control.obstacles import needs_restart
+from gateway.control.oidc import Issuer, Questions
+from gateway.control.passwords import Passwords
+from gateway.control.policies import KINDS
 from gateway.control.rules import Compiled, Rules
+from gateway.control.sign_ins import Lasting, SignIns
+from gateway.control.signing_in import Admit, SigningIn, Tries
+from gateway.flows.approving import Applier, Approving, Emit, Lane
+from gateway.flows.asking import Asking
+from gateway.flows.expiring import Expiring
+from gateway.flows.lending import Lending
+from gateway.flows.onboarding import Onboarding
+from gateway.http.auth import Keys
+from gateway.http.entrance import Entrance
+from gateway.http.limits import Limiter, Limits
+from gateway.http.origins import Origins, networks
+from gateway.opening import Clocks
+from ledger.ids import Ids
 from router.attempts import Attempts, terminals
 from router.psp.connector import Connector
+
+# --- who is calling -----------------------------------------------------------------------------
+
+
+def entrance(
+    *,
+    settings: Settings,
+    rules: Rules,
+    pool: asyncpg.Pool,
+    redis: Redis,
+    http: aiohttp.ClientSession,
+    ids: Ids,
+    clocks: Clocks,
+) -> Entrance:
+    """All ways in: keys, sessions of people, certificates."""
+    wanted, pepper = settings.sign_in, settings.control.pepper.reveal().encode()
+    passwords = Passwords(clocks.random_bytes) if wanted.passwords else None
+    ttl_s = settings.control.key_cache_s
+
+    def access() -> Access:
+        return rules.now.access
+
+    sign_ins = SignIns(
+        pool, pepper, ids, clocks.random_bytes, clocks.now, clocks.monotonic, access,
+        Lasting(timedelta(seconds=wanted.session_s), timedelta(seconds=wanted.idle_s)), ttl_s,
+    )  # fmt: skip
+    signing_in = SigningIn(
+        pool, sign_ins, passwords, Safe(pepper, clocks.random_bytes),
+        _providers(wanted, http, clocks), Questions(pepper, clocks.random_bytes, clocks.now),
+        tries(wanted, redis, clocks), ids, clocks.now,
+    )  # fmt: skip
+    return Entrance(
+        Keys(pool, access, pepper, clocks.monotonic, ttl_s), sign_ins, signing_in,
+        Certificates(pool, access, clocks.monotonic, ttl_s),
+        Origins(networks(settings.http.proxies), settings.http.certificate_header),
+    )  # fmt: skip
+
+
+def tries(wanted: SignIn, redis: Redis, clocks: Clocks) -> Tries:
+    """How often signing in may be tried: held to by every replica alone while Redis is lost."""
+
+    def of(kind: str, per_minute: float, burst: int) -> Admit:
+        limiter = Limiter(redis, Limits(per_minute / 60, burst), clocks.monotonic)
+
+        async def admit(name: str) -> None:
+            await limiter.admit(f"sign-in:{kind}:{name}", reads=False)
+
+        return admit
+
+    return Tries(
+        of("person", wanted.tries_per_minute, wanted.tries_burst),
+        of("address", wanted.address_tries_per_minute, wanted.address_tries_burst),
+    )
+
+
+def _providers(wanted: SignIn, http: aiohttp.ClientSession, clocks: Clocks) -> dict[str, Provider]:
+    return {
+        id: Provider(
+            Issuer(
+                id=id, url=place.url, client_id=place.client_id,
+                client_secret=place.client_secret.reveal(), subject_claim=place.subject_claim,
+                redirect_url=place.redirect_url,
+            ),
+            http, clocks.now, clocks.monotonic,
+        )
+        for id, place in wanted.issuers.items()
+    }  # fmt: skip
+
 
 # --- the rulebook -------------------------------------------------------------------------------
 
@@ -55,3 +147,41 @@ def follower(
         return ()
 
     return Follower(rules, pool, enact, ready, swapped)
+
+
+# --- approvals ----------------------------------------------------------------------------------
+
+
+class Deciding(msgspec.Struct, frozen=True):
+    """What needs other people: who asks, who decides, and what lapses undecided.
+
+    asking  asks a question of any kind; every room that asks is handed it
+    """
+
+    asking: Asking
+    onboarding: Onboarding
+    approving: Approving
+    lending: Lending
+    expiring: Expiring
+
+
+def deciding(
+    lane: Lane,
+    pool: asyncpg.Pool,
+    rules: Rules,
+    ids: Ids,
+    emit: Emit,
+    now: Callable[[], datetime],
+) -> Deciding:
+    """The engine of approvals, the rooms that ask by it, and an applier for each kind."""
+    asking = Asking(lane, pool, rules, ids, emit, now)
+    onboarding = Onboarding(lane, pool, rules, asking, ids, emit, now)
+    appliers: dict[str, Applier] = {**onboarding.appliers}
+    assert appliers.keys() == KINDS.keys(), "each kind of question has its applier"
+    return Deciding(
+        asking,
+        onboarding,
+        Approving(lane, pool, rules, ids, emit, appliers, now),
+        Lending(lane, pool, rules, ids, now),
+        Expiring(lane, pool, emit, now),
+    )

@@ -473,6 +473,7 @@ class House:
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
             ),
             onboarding=self.deciding.onboarding, approving=self.deciding.approving,
+            lending=self.deciding.lending,
             partnering=Partnering(
                 CountedLane(self.command_lane, self.metrics), self.pool, self.rules,
                 self.ids, self.clocks.now,

@@ -6,6 +6,7 @@ Knows which limits every connection bears. Refuses to know what it is used for.
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from bridge.session import Server
-from config.settings import PlatformServer, Settings
+from config.settings import Http, PlatformServer, Settings
 from gateway.servers import EmbeddedSettings, embedded
 
 READ_STATEMENT_S: Final = 10.0
@@ -139,12 +140,26 @@ async def listening(application: web.Application, settings: Settings) -> AsyncIt
     )  # fmt: skip
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024)
+        held = settings.http
+        site = web.TCPSite(runner, held.host, held.port, backlog=1024, ssl_context=tls(held))
         await site.start()
         host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
+        yield f"{'https' if held.certificate else 'http'}://{host}:{port}"
     finally:
         await runner.cleanup()
+
+
+def tls(wanted: Http) -> ssl.SSLContext | None:
+    """How TLS ends here, where the settings give a certificate; callers may show one too."""
+    if not wanted.certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(wanted.certificate, wanted.certificate_key or None)
+    if wanted.client_ca:
+        context.load_verify_locations(wanted.client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
 
 def platform_server(name: str, reached: PlatformServer, settle_time_s: float) -> Server:

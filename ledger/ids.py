@@ -26,6 +26,8 @@ PREFIXES: Final = {
     "DG": "delegation",
     "GR": "grant of a role",
     "KY": "api key",
+    "CE": "certificate of a caller",
+    "SI": "sign-in, a session of a person",
     "AU": "audit record",
     "RP": "replica",
     "RF": "refund, our reference at the provider",

@@ -52,6 +52,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "certificate.revoke": "certificates of a name may call no more",
     "key.add": "a credential is given out",
     "key.revoke": "a credential is taken back",
+    "audit.read": "somebody looked into the audit",
+    "audit.export": "somebody took an export of the audit",
     "rulebook.adopt": "another rulebook comes into force",
 }
 

@@ -12,13 +12,20 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.control.sign_ins import SignIn
+from gateway.control.signing_in import PasswordSignIn
 from gateway.control.views import (
     ApprovalPage,
     ApprovalView,
     Decide,
+    DelegationPage,
+    DelegationView,
+    EndDelegation,
     ItemPage,
     ItemView,
+    NewDelegation,
     ResolveItem,
+    Withdraw,
 )
 from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
@@ -27,6 +34,7 @@ from gateway.http import (
     books,
     clients,
     control,
+    delegations,
     deposits,
     events,
     explanations,
@@ -34,6 +42,7 @@ from gateway.http import (
     pages,
     partners,
     rebates,
+    signing,
     stream,
 )
 from gateway.http.calls import Call
@@ -203,8 +212,34 @@ ROUTES: Final = (
         method="POST", path="/v1/approvals/{id}/decide", scope="approvals:decide",
         handler=control.decide, summary="Agree to, or refuse, what another person asked",
         request=Decide, idempotent=True, responses={200: ApprovalView},
-        problems=("same-person", "already-decided", "approval-expired", "already-voted",
-                  "approval-stale", "money-left", "version-conflict"),
+        problems=("reason-missing", "duty-conflict", "already-decided", "approval-expired",
+                  "already-voted", "approval-stale", "money-left", "rulebook-moved",
+                  "version-conflict"),
+    ),
+    Route(
+        method="POST", path="/v1/approvals/{id}/withdraw", scope="approvals:withdraw",
+        handler=control.withdraw, summary="Take back what one asked", request=Withdraw,
+        idempotent=True, responses={200: ApprovalView},
+        problems=("reason-missing", "not-maker", "already-decided", "approval-expired",
+                  "version-conflict"),
+    ),
+    Route(
+        method="POST", path="/v1/delegations", scope="delegations:give",
+        handler=delegations.give, summary="Lend one's right to decide to another person",
+        request=NewDelegation, idempotent=True, responses={201: DelegationView},
+        problems=("reason-missing", "delegation-time", "delegate-self", "kind-unknown",
+                  "person-unknown", "rulebook-moved", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/delegations", scope="delegations:read", handler=delegations.page,
+        summary="List who lent whom the right to decide, newest first",
+        params=delegations.DelegationParams, responses={200: DelegationPage},
+    ),
+    Route(
+        method="POST", path="/v1/delegations/{id}/end", scope="delegations:give",
+        handler=delegations.end, summary="Take back, or give back, a lent right",
+        request=EndDelegation, idempotent=True, responses={200: DelegationView},
+        problems=("reason-missing", "delegation-over", "version-conflict"),
     ),
     Route(
         method="GET", path="/v1/items", scope="items:read", handler=control.item_page,
@@ -321,6 +356,51 @@ ROUTES: Final = (
         responses={200: house.Taken},
         problems=("psp-unknown", "webhook-forged", "webhook-unreadable"),
     ),
+    # people of the house
+    Route(
+        method="POST", path="/v1/sign-ins", scope=PUBLIC, handler=signing.create,
+        summary="Sign in by name, password and code: the answer's cookie is the session",
+        request=PasswordSignIn, responses={201: SignIn},
+        problems=("sign-in-failed", "limit-exceeded", "forbidden"),
+    ),
+    Route(
+        method="GET", path="/v1/sign-ins", scope="sign-ins:read", handler=signing.page,
+        summary="List sessions in force, newest first", params=signing.SignInParams,
+        responses={200: signing.SignInPage},
+    ),
+    Route(
+        method="DELETE", path="/v1/sign-ins/{id}", scope="sign-ins:revoke", handler=signing.revoke,
+        summary="End somebody's session", responses={200: signing.SignInEnded},
+        problems=("not-found",),
+    ),
+    Route(
+        method="GET", path="/sign-in", scope=PUBLIC, handler=signing.show, media="text/html",
+        summary="The page that asks who comes", responses={200: None, 303: None},
+    ),
+    Route(
+        method="POST", path="/sign-in", scope=PUBLIC, handler=signing.enter, request=RAW,
+        takes=pages.FORM, media="text/html", summary="Sign in by name, password and code",
+        responses={303: None, 401: None, 429: None},
+    ),
+    Route(
+        method="GET", path="/sign-in/{issuer}", scope=PUBLIC, handler=signing.ask,
+        media="text/html", summary="Go to an identity provider to sign in",
+        responses={303: None, 401: None, 429: None},
+    ),
+    Route(
+        method="GET", path="/sign-in/{issuer}/callback", scope=PUBLIC, handler=signing.answered,
+        media="text/html", summary="Come back from an identity provider",
+        responses={303: None, 401: None, 429: None},
+    ),
+    Route(
+        method="POST", path="/sign-out", scope=PUBLIC, handler=signing.leave, media="text/html",
+        summary="End the session that the cookie belongs to", responses={303: None},
+        problems=("forbidden",),
+    ),
+    Route(
+        method="GET", path="/desk", scope=PUBLIC, handler=signing.home, media="text/html",
+        summary="Who is signed in, and where to go", responses={200: None, 303: None},
+    ),
     # the process itself
     Route(
         method="GET", path="/livez", scope=PUBLIC, handler=house.livez,
@@ -347,6 +427,8 @@ ROUTES: Final = (
     ),
 )  # fmt: skip
 
+_OF_THE_API: Final = ("/v1/", "/partners/", "/assets/", "/sign-", "/desk")
+
 
 def build(parts: Parts, *, commands: bool = True) -> web.Application:
     """The application: every route of the table, and problems for all that is not in it.
@@ -356,7 +438,7 @@ def build(parts: Parts, *, commands: bool = True) -> web.Application:
     app = web.Application(middlewares=[_outside(parts)], client_max_size=parts.body_bytes_max)
     app[DESCRIPTION] = document(ROUTES, parts.version)
     for route in ROUTES:
-        if route.path.startswith(("/v1/", "/partners/", "/assets/")) and not commands:
+        if route.path.startswith(_OF_THE_API) and not commands:
             continue
         app.router.add_route(route.method, route.path, Serving(route, parts).answer)
     app.on_shutdown.append(_close_streams(parts))

@@ -18,11 +18,12 @@ from config.rulebook import Rulebook
 from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.rules import Rules
-from gateway.control.views import Decide, ResolveItem
+from gateway.control.views import Decide, NewDelegation, ResolveItem
 from gateway.flows.live import Live
 from gateway.flows.views import NewAccount, NewDeposit, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
 from gateway.http.auth import Keys
+from gateway.http.entrance import Entrance
 from gateway.http.limits import Limiter
 from gateway.metrics import GatewayMetrics
 from gateway.people.views import MoveClient, NewClient
@@ -100,6 +101,18 @@ class Approving(Protocol):
         ...
 
 
+class Lending(Protocol):
+    """Rights to decide, lent for a while."""
+
+    async def give(self, command: Command, order: NewDelegation, idem: Idem) -> Answer:
+        """Lend one's own right."""
+        ...
+
+    async def end(self, command: Command, delegation_id: str, idem: Idem) -> Answer:
+        """Take it back before its time."""
+        ...
+
+
 class Subscriptions(Protocol):
     """What a calling system says about its own events."""
 
@@ -136,7 +149,7 @@ class Parts:
     """Everything the handlers touch."""
 
     pool: asyncpg.Pool
-    keys: Keys
+    entrance: Entrance
     visits: Visits
     limiter: Limiter
     rules: Rules
@@ -148,6 +161,7 @@ class Parts:
     onboarding: Onboarding
     partnering: Partnering
     approving: Approving
+    lending: Lending
     subscriptions: Subscriptions
     live: Live
     sessions: Callable[[], Sequence[SessionStatus]]
@@ -157,6 +171,11 @@ class Parts:
     version: str
     body_bytes_max: int = 65_536
     courses: Courses = field(default_factory=Courses)
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of systems and people."""
+        return self.entrance.keys
 
     @property
     def rulebook(self) -> Rulebook:

@@ -136,14 +136,15 @@ class Serving:
         return await route.handler(call)
 
     async def _caller(self, request: web.Request) -> Caller:
-        """By its key; or by the cookie of a visit, where the route is open to partners.
+        """By whatever credential it shows; or by the cookie of a visit, where the route is open to
+        partners.
 
         What the handler gets holds the route's permission: only grants that have it are left.
         """
         header = request.headers.get("Authorization")
         if self._route.partners and header is None and (secret := visiting(request)):
             return await self._parts.visits.caller(secret)
-        caller = await self._parts.keys.caller(header)
+        caller = await self._parts.entrance.caller(request, reads=self._route.reads)
         return caller.narrowed(self._route.scope)
 
     async def _read(self, call: Call) -> None:

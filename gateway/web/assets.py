@@ -25,6 +25,7 @@ _MEDIA: Final = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+x
 _FILES: Final[Mapping[str, tuple[str, str]]] = {
     "partner.js": ("partner.js", ""),
     "partner.css": ("partner.css", ""),
+    "desk.css": ("desk.css", ""),
     "mark.svg": ("mark.svg", ""),
     "uplot.js": (
         "uplot-1.6.32/uPlot.iife.min.js",

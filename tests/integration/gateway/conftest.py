@@ -38,6 +38,8 @@ from config.rulebook import (
     Rulebook,
     SymbolGroup,
 )
+from config.settings import Control, RulebookPlace, Secret, Settings
+from gateway import controlling
 from gateway.control import audit, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.idempotency import Answer, Idem, claimed
@@ -47,6 +49,7 @@ from gateway.control.rules import Rules, settled
 from gateway.flows import onboarding
 from gateway.flows.approving import Approving
 from gateway.flows.asking import Asking
+from gateway.flows.lending import Lending
 from gateway.flows.live import Live, LiveLimits
 from gateway.flows.outbox import Emitter
 from gateway.flows.partnering import Partnering
@@ -54,11 +57,11 @@ from gateway.flows.views import Amount, NewAccount, NewDeposit, RouteView
 from gateway.flows.waking import Channel
 from gateway.flows.webhooks_out import Subscriptions
 from gateway.http.app import ROUTES, build
-from gateway.http.auth import Keys
 from gateway.http.limits import Limiter, Limits
 from gateway.http.openapi import document
 from gateway.http.parts import Parts, Readiness
 from gateway.metrics import GatewayMetrics
+from gateway.opening import Clocks
 from gateway.people.visits import Visits
 from ledger.ids import Ids
 from ledger.journal import Numbers
@@ -300,6 +303,11 @@ def _hub(
     return Live(pool, channel, limits, clock.now, clock.monotonic, metrics)
 
 
+SETTINGS = Settings(
+    rulebook=RulebookPlace(folder="."), control=Control(pepper=Secret(PEPPER.decode()))
+)
+
+
 @asynccontextmanager
 async def serving(
     database: Database,
@@ -307,9 +315,12 @@ async def serving(
     redis: Redis,
     limits: Limits | None = None,
     stream_limits: LiveLimits = STREAMS,
+    settings: Settings = SETTINGS,
 ) -> AsyncIterator[Api]:
     """Put the application together and serve it on a free loopback port."""
     clock = Clock()
+    http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+    clocks = Clocks(clock.now, clock.monotonic, clock.monotonic, os.urandom)
     ids = Ids(lambda: int((time.time() + clock.skew_s) * 1000), os.urandom)
     lane, command_lane = _lanes(database)
     rules = await _in_force(pool, ids, clock)
@@ -325,7 +336,10 @@ async def serving(
 
     parts = Parts(
         pool=pool,
-        keys=Keys(pool, lambda: rules.now.access, PEPPER, clock.monotonic),
+        entrance=controlling.entrance(
+            settings=settings, rules=rules, pool=pool, redis=redis, http=http, ids=ids,
+            clocks=clocks,
+        ),
         visits=Visits(pool, PEPPER, ids, os.urandom, clock.now, clock.monotonic),
         limiter=Limiter(redis, limits or Limits(10_000, 10_000), clock.monotonic),
         rules=rules,
@@ -338,7 +352,8 @@ async def serving(
         partnering=Partnering(
             command_lane, pool, rules, ids, clock.now
         ),
-        approving=Approving(lane, pool, ids, emit, flow.appliers, clock.now),
+        approving=Approving(lane, pool, rules, ids, emit, flow.appliers, clock.now),
+        lending=Lending(lane, pool, rules, ids, clock.now),
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
         live=live,
         sessions=lambda: (),
@@ -354,6 +369,7 @@ async def serving(
             owner = await database.connect(owner=True)
             yield Api(client, parts, pool, clock, lane, deposits, maker, owner)
     finally:
+        await http.close()
         lane.close()
         command_lane.close()
         async with asyncio.timeout(10):
