@@ -18,6 +18,7 @@ from gateway.control.acts import Deed
 from gateway.control.approvals import Approval, Decision, Verdict, Voter
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem
+from gateway.control.items import Item
 from gateway.control.policies import KINDS
 from gateway.control.refusals import Refusal, not_found
 from gateway.control.rulebook import RULEBOOK
@@ -152,14 +153,8 @@ class Approving:
                 if (answer := await replayed(conn, idem, command.at)) is not None:
                     return answer
                 decided = await self._decided(conn, command, approval_id, order)
-                answer, changes = self._unit(decided, idem)
-                effect = self._appliers[decided.approval.kind]
-                if decided.applies and isinstance(effect, InUnit):
-                    changes += tuple(await effect.changes(conn, decided.approval, decided.command))
-            if decided.applies and isinstance(effect, InTransaction):
-                left = await self._alone(decided, effect, changes)
-            else:
-                left = await self._lane.submit(Unit(changes))
+            answer, changes = self._unit(decided, idem)
+            left = await self._settled(decided, changes)
             if isinstance(left, Done):
                 return answer
             if not _again(left):
@@ -205,6 +200,7 @@ class Approving:
             raise not_found("item", item_id)
         if item.state != "open":
             raise Refusal("already-resolved", f"it was resolved by {item.resolved_by}")
+        done = await self._closing(command, item)
         after = msgspec.structs.replace(
             item, version=item.version + 1, state="resolved", resolved=command.at,
             resolved_by=command.caller.person, resolution=order.reason,
@@ -214,12 +210,25 @@ class Approving:
             (
                 answered_claim(idem, item.id, command, answer),
                 *items.item_resolved(item, order.reason, command.caller.person, command.at),
+                *done,
                 audited(
                     command, "item.resolve", item.id, self._ids.new("AU"), before=item_view(item)
                 ),
             )
         )
         return await self._submit(unit, idem, command, answer)
+
+    async def _closing(self, command: Command, item: Item) -> Sequence[Change]:
+        """Closing an item decides on its subject; a refusal is audited."""
+        try:
+            async with self._pool.acquire() as conn:
+                return await acts.acted(conn, command, Deed("item.resolve", item.subject, item.id))
+        except Refusal as no:
+            tried = {"refused": no.code, **no.facts}
+            audit_id = self._ids.new("AU")
+            row = audited(command, "item.resolve", item.id, audit_id, after=tried)
+            await self._lane.submit(Unit((row,)))
+            raise
 
     async def _decided(
         self, conn: asyncpg.Connection, command: Command, approval_id: str, order: Decide
@@ -239,8 +248,7 @@ class Approving:
             giver = voter.authority if voter.delegation else ""
             done = await acts.acted(conn, command, *deeds, approval=approval.id, giver=giver)
         except Refusal as no:
-            tried = {"decision": order.decision, "refused": no.code}
-            await self._tried(command, "approval.decide", approval, tried)
+            await self._refused(command, approval, order.decision, no)
             raise
         if giver:
             command = msgspec.structs.replace(command, on_behalf_of=giver)
@@ -266,6 +274,21 @@ class Approving:
             self._told(approval, "approval.decided", answer.body, command),
         )
 
+    async def _settled(self, decided: Decided, changes: tuple[Change, ...]) -> Done | Left:
+        """Store the decision, with its effect if it is the last; what that refuses is audited."""
+        effect = self._appliers[decided.approval.kind]
+        try:
+            if decided.applies and isinstance(effect, InTransaction):
+                return await self._alone(decided, effect, changes)
+            if decided.applies and isinstance(effect, InUnit):
+                async with self._pool.acquire() as conn:
+                    done = await effect.changes(conn, decided.approval, decided.command)
+                changes += tuple(done)
+        except Refusal as no:
+            await self._refused(decided.command, decided.approval, decided.decision, no)
+            raise
+        return await self._lane.submit(Unit(changes))
+
     async def _alone(
         self, decided: Decided, effect: InTransaction, changes: Sequence[Change]
     ) -> Done | Left:
@@ -286,6 +309,14 @@ class Approving:
                 return left
             await transaction.commit()
             return Done((), None)
+
+    async def _refused(
+        self, command: Command, approval: Approval, decision: Decision, no: Refusal
+    ) -> None:
+        """Leave the trace of a decision that is refused, and of which conflict of duties."""
+        facts = {"conflict": str(no.facts["conflict"])} if "conflict" in no.facts else {}
+        tried = {"decision": decision, "refused": no.code, **facts}
+        await self._tried(command, "approval.decide", approval, tried)
 
     async def _tried(
         self, command: Command, name: str, approval: Approval, tried: Mapping[str, str]

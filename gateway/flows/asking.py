@@ -16,7 +16,7 @@ import msgspec
 from gateway.control import acts, approvals
 from gateway.control.acts import Deed
 from gateway.control.approvals import Approval, Verdict
-from gateway.control.audit import Command
+from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.policies import KINDS, Matter
 from gateway.control.refusals import Refusal
@@ -74,8 +74,7 @@ class Asking:
             rules = self._rules.require()
             policy = rules.policies.of(matter)
             approval = approvals.asked(self._ids.new("AP"), command, policy, matter)
-            async with self._pool.acquire() as conn:
-                done = await acts.acted(conn, command, *deeds(approval), approval=approval.id)
+            done = await self._judged(command, approval, deeds(approval))
             answer, changes = self._question(approval, command, idem)
             left = await self._lane.submit(Unit((rules.check, *changes, *done, *also(approval))))
             if isinstance(left, Done):
@@ -86,6 +85,23 @@ class Asking:
                 return await self._other_answer(left, idem)
             await self._make_way(left, command)
         raise Refusal("conflict", "another question about this was asked meanwhile")
+
+    async def _judged(
+        self, command: Command, approval: Approval, deeds: Sequence[Deed]
+    ) -> Sequence[Change]:
+        """The acts that asking is; a person who may not ask is refused and the attempt audited.
+
+        The command has the name of the kind.
+        """
+        try:
+            async with self._pool.acquire() as conn:
+                return await acts.acted(conn, command, *deeds, approval=approval.id)
+        except Refusal as no:
+            tried = {"refused": no.code, **no.facts}
+            audit_id = self._ids.new("AU")
+            row = audited(command, approval.kind, approval.subject, audit_id, after=tried)
+            await self._lane.submit(Unit((row,)))
+            raise
 
     def _question(
         self, approval: Approval, command: Command, idem: Idem

@@ -13,7 +13,9 @@ import asyncpg
 import msgspec
 
 from bridge import reads as platform
+from gateway.control import acts
 from gateway.control.access import Tags
+from gateway.control.acts import Deed
 from gateway.control.approvals import Approval
 from gateway.control.audit import Command, audited
 from gateway.control.idempotency import Answer, Idem
@@ -71,7 +73,7 @@ class Onboarding:
     @property
     def appliers(self) -> dict[str, Applier]:
         """What this flow applies when a question of its kind is agreed to."""
-        return {MOVE_KIND: InUnit(self.apply_move)}
+        return {MOVE_KIND: InUnit(self.apply_move, _agreeing)}
 
     # --- create ---------------------------------------------------------------------------------
 
@@ -147,14 +149,25 @@ class Onboarding:
         move = Move(order.to, order.blocks)
         if await self._starred(command, client, order, rich=rich):
             return await self._ask(command, client, move, idem)
+        done = await self._judged(command, client, move)
         after = clients.moved(client, move, command.at)
         view = client_view(after)
         answer = Answer(200, msgspec.json.encode(view))
-        unit = Unit(
-            (answered_claim(idem, client.id, command, answer), *self._moved(client, after, command))
-        )
+        claim = answered_claim(idem, client.id, command, answer)
+        unit = Unit((claim, *done, *self._moved(client, after, command)))
         left = await self._lane.submit(unit)
         return answer if isinstance(left, Done) else await self._other_answer(left, idem)
+
+    async def _judged(self, command: Command, client: Client, move: Move) -> Sequence[Change]:
+        """The act of a move that needs nobody else; a refused one leaves its trace in the audit."""
+        action = "kyc.approve" if _passes(client.state, move.to) else "lifecycle.move"
+        try:
+            async with self._pool.acquire() as conn:
+                return await acts.acted(conn, command, Deed(action, client.id))
+        except Refusal as no:
+            tried = {"to": move.to, "refused": no.code, **no.facts}
+            await self._lane.submit(Unit((self._audited(command, client, tried),)))
+            raise
 
     async def _starred(
         self, command: Command, client: Client, order: MoveClient, *, rich: bool
@@ -211,7 +224,7 @@ class Onboarding:
             asked = {"to": move.to, "approval": approval.id}
             return clients.still(client), self._audited(command, client, asked)
 
-        return await self._asking.ask(command, matter, idem, also)
+        return await self._asking.ask(command, matter, idem, also, _making)
 
     async def apply_move(
         self, conn: asyncpg.Connection, approval: Approval, command: Command
@@ -241,6 +254,23 @@ class Onboarding:
             facts = {"client": found.get("id")}
             raise Refusal("reference-taken", "you have a client of this reference", facts)
         raise Refusal("version-conflict", "the client changed while this command was under way")
+
+
+def _passes(before: State, to: State) -> bool:
+    """Whether a move is the decision of a review of who the client is."""
+    return before is State.KYC_UNDER_REVIEW and to is State.APPROVED
+
+
+def _making(approval: Approval) -> Sequence[Deed]:
+    asked = msgspec.json.decode(approval.payload, type=Asked)
+    action = "kyc.request" if _passes(asked.before, asked.to) else "lifecycle.request"
+    return (Deed(action, approval.subject, approval.id),)
+
+
+def _agreeing(approval: Approval) -> Sequence[Deed]:
+    asked = msgspec.json.decode(approval.payload, type=Asked)
+    action = "kyc.approve" if _passes(asked.before, asked.to) else "lifecycle.approve"
+    return (Deed(action, approval.subject, approval.id),)
 
 
 def _new_client(rules: Compiled, ids: Ids, command: Command, order: NewClient) -> Client:
