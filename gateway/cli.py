@@ -199,6 +199,61 @@ def revoke_key(key_id: str, reason: str, config: Path | None) -> None:
     click.echo(f"key {key_id} of {owner} is revoked")
 
 
+# --- the audit ----------------------------------------------------------------------------------
+
+
+@cli.group()
+def audit() -> None:
+    """Export the audit with its proof, and check an export."""
+
+
+_file: Final[Any] = click.Path(dir_okay=False, path_type=Path)
+_moment: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+
+
+@audit.command("export")
+@click.option("--out", type=_file, required=True, help="The file to write.")
+@click.option("--reason", required=True, help="Why; the export is a record of the audit itself.")
+@click.option("--from", "since", type=_moment, help="Acts from then on, UTC.")
+@click.option("--to", "until", type=_moment, help="Acts before then, UTC.")
+@click.option("--person", default="", help="Whose acts.")
+@click.option("--subject", default="", help="Acts on this object: its id.")
+@click.option("--client", default="", help="Acts that concern this client, whatever their object.")
+@_config
+def export_audit(*, out: Path, reason: str, config: Path | None, **asked: Any) -> None:
+    """Write sealed records to a file that can be checked without us; by default all."""
+    shown = _run(_export_audit(_settings(config), out, reason, asked))
+    click.echo(f"{out}: {shown} records")
+
+
+@audit.command("verify")
+@click.argument("export", type=_file)
+@click.option("--anchors", type=_file, required=True, help="The file of control.anchor_file.")
+@click.option("--public-key", type=_file, required=True, help="Of the key anchors are signed with.")
+def verify_audit(export: Path, anchors: Path, public_key: Path) -> None:
+    """Check an export by itself: no database is asked. Names the first bad record, status 1."""
+    from gateway.audit_check import main as check_export
+
+    sys.exit(
+        check_export([str(export), "--anchors", str(anchors), "--public-key", str(public_key)])
+    )
+
+
+@audit.command("new-key")
+@click.option(
+    "--private", type=_file, required=True, help="For control.anchor_key; keep it secret."
+)
+@click.option("--public", type=_file, required=True, help="For whoever checks exports.")
+def new_anchor_key(private: Path, public: Path) -> None:
+    """Make the pair of keys that anchors are signed and checked with."""
+    from gateway.exports import write_key
+
+    try:
+        write_key(private, public)
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
+
+
 # --- simulators ---------------------------------------------------------------------------------
 
 
@@ -347,6 +402,24 @@ async def _revoke_key(settings: Settings, key_id: str, reason: str) -> str:
     async with _connected(settings) as conn, conn.transaction():
         maker, command = await _key_maker(conn, settings, reason)
         return await maker.revoke(conn, command, key_id)
+
+
+async def _export_audit(
+    settings: Settings, out: Path, reason: str, asked: Mapping[str, Any]
+) -> int:
+    from gateway.control.audit import Command
+    from gateway.control.exporting import Asked
+    from gateway.control.keys import operator
+    from gateway.exports import export
+
+    ids = _ids()
+    command = Command(operator(getuser()), reason, ids.new("CR"), datetime.now(UTC))
+    wanted: dict[str, Any] = {
+        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+        for name, value in asked.items()
+    }
+    async with _connected(settings) as conn:
+        return await export(conn, command, Asked(**wanted), out, ids)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ AUDIT: Final = Kind("gateway.audit.insert", Step.INSERT, q.INSERT_AUDIT)
 COMMANDS: Final[Mapping[str, str]] = {
     "client.create": "a client is made known",
     "client.move": "a client moves to another state, or a person is asked to allow it",
+    "attribution.change": "another partner is asked for a client, or the change is made",
     "approval.decide": "a checker approves or refuses what a maker asked for",
     "approval.withdraw": "a maker takes back what they asked for",
     "delegation.give": "a checker lends their right to decide to another person",
@@ -62,11 +63,14 @@ COMMANDS: Final[Mapping[str, str]] = {
 REASONED: Final = frozenset(
     {
         "client.move",
+        "attribution.change",
         "approval.decide",
         "approval.withdraw",
         "delegation.give",
         "delegation.end",
         "item.resolve",
+        "audit.read",
+        "audit.export",
         "rulebook.adopt",
     }
 )

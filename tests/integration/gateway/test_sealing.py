@@ -18,11 +18,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from gateway import queries as gateway_queries
 from gateway import verify
 from gateway.audit_check import Broken, Verdict, check
+from gateway.cli import cli
 from gateway.control import audit, keys, sealing
 from gateway.control.audit import Command, Concerns, audited
 from gateway.control.exporting import Asked, Exporting, first_bad
@@ -382,6 +384,55 @@ async def test_truncated_history_meets_its_anchor(sealed: Sealed) -> None:
     assert broken.value.no == 4
     assert await sealed.anchorer.anchor() is None, "nothing is anchored on top of it"
     assert "as it stood at 2026-11-22T10:00:0" in " ".join(sealed.judge(lines).notes)
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def brokerd(dsn: str, *arguments: str) -> tuple[int, str]:
+    """Status and all output of one command; Click's runner must not run inside our loop."""
+    environ = {
+        "BROKERD_RULEBOOK__FOLDER": "config/demo", "BROKERD_CONTROL__PEPPER": "env:P", "P": "p",
+        "BROKERD_DATABASE__DSN": "env:D", "D": dsn,
+    }  # fmt: skip
+    result = CliRunner().invoke(cli, arguments, env=environ)
+    return result.exit_code, result.output
+
+
+async def test_an_auditor_takes_an_export_and_checks_it(sealed: Sealed, tmp_path: Path) -> None:
+    """A new pair of keys, an export with its reason on record, a tampered byte named."""
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    out, dsn = tmp_path / "audit.jsonl", sealed.database.daemon_dsn
+
+    async def run(*arguments: str) -> tuple[int, str]:
+        return await asyncio.to_thread(brokerd, dsn, "audit", *arguments)
+
+    made = await run("new-key", "--private", str(private), "--public", str(public))
+    again = await run("new-key", "--private", str(private), "--public", str(public))
+    assert (made[0], again[0], private.stat().st_mode & 0o777) == (0, 1, 0o600)
+    sealed.anchorer = Anchorer(
+        sealed.pool, Owned(), Signer(private.read_text()), AnchorFile(sealed.file), [], 60.0,
+        sealed.now,
+    )  # fmt: skip
+    await sealed.round("ann", "bob")
+
+    asked = ("--out", str(out), "--person", "ann", "--from", "2026-01-01")
+    unasked = await run("export", *asked, "--reason", " ")
+    taken = await run("export", *asked, "--reason", "the audit of March")
+    checks = ("--anchors", str(sealed.file), "--public-key", str(public))
+    held = await run("verify", str(out), *checks)
+    out.write_text(out.read_text().replace("northgate", "southgate"))
+    broken = await run("verify", str(out), *checks)
+
+    assert unasked[0] == 1
+    assert "reason-missing" in unasked[1]
+    assert taken == (0, f"{out}: 1 records\n")
+    assert held[0] == 0, held[1]
+    assert broken[0] == 1
+    assert "First bad record: 1" in broken[1]
+    row = await sealed.pool.fetchrow("SELECT * FROM gateway.audit WHERE command = 'audit.export'")
+    assert row["reason"] == "the audit of March"
+    assert '"person": "ann"' in row["after"]
 
 
 # --- anchors ------------------------------------------------------------------------------------

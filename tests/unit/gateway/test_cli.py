@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy(arguments: Sequence[str]) -> None:
 
 def test_every_command_is_there() -> None:
     """The commands that the documents name exist."""
-    names = {"serve", "demo", "check", "migrate", "verify", "keys", "sim", "version"}
+    names = {"serve", "demo", "check", "migrate", "verify", "keys", "audit", "sim", "version"}
     assert set(cli.commands) == names
 
 
