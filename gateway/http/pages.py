@@ -24,7 +24,7 @@ from aiohttp import web
 
 from gateway.control.refusals import Refusal, not_found
 from gateway.http.calls import Call, reply
-from gateway.http.visiting import end_visit, from_here, set_visit, visiting
+from gateway.http.cookies import VISIT, from_here
 from gateway.people.reach import InReach
 from gateway.people.visits import LINK_LASTS, SESSION_LASTS
 from gateway.web import partner as html
@@ -143,7 +143,7 @@ async def enter(call: Call) -> web.Response:
         except Refusal as void:
             return _closed(void)
     response = _bare(partner_id)
-    set_visit(call.request, response, secret, SESSION_LASTS)
+    VISIT.hand(call.request, response, secret, SESSION_LASTS)
     return response
 
 
@@ -152,9 +152,9 @@ async def leave(call: Call) -> web.Response:
     if not from_here(call.request):
         raise Refusal("forbidden", "only a page of ours can end a visit")
     response = web.Response(status=204, headers=GUARD)
-    end_visit(call.request, response)
+    VISIT.end(call.request, response)
     with suppress(Refusal):  # it is over already
-        await call.parts.visits.leave(visiting(call.request), call.correlation)
+        await call.parts.visits.leave(VISIT.read(call.request), call.correlation)
     return response
 
 
@@ -225,7 +225,7 @@ def _closed(no: Refusal) -> web.Response:
 
 async def _visited(call: Call, partner_id: str) -> tuple[InReach, ...]:
     """The partner's contracts, for a visitor; raises Refusal for anybody else."""
-    call.caller = await call.parts.visits.caller(visiting(call.request))
+    call.caller = await call.parts.visits.caller(VISIT.read(call.request))
     await call.parts.limiter.admit(call.caller.owner, reads=True)
     return await call.reaches_partner(partner_id)
 

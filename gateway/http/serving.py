@@ -21,9 +21,9 @@ from gateway.control.refusals import Refusal
 from gateway.http import problems
 from gateway.http.bodies import decode
 from gateway.http.calls import Call
+from gateway.http.cookies import VISIT
 from gateway.http.idempotency import HEADER, read_key
 from gateway.http.parts import Parts
-from gateway.http.visiting import visiting
 from ledger.lane import LaneClosed, LaneFull, LaneLost
 
 log = logging.getLogger("gateway.http")
@@ -142,7 +142,7 @@ class Serving:
         What the handler gets holds the route's permission: only grants that have it are left.
         """
         header = request.headers.get("Authorization")
-        if self._route.partners and header is None and (secret := visiting(request)):
+        if self._route.partners and header is None and (secret := VISIT.read(request)):
             return await self._parts.visits.caller(secret)
         caller = await self._parts.entrance.caller(request, reads=self._route.reads)
         return caller.narrowed(self._route.scope)

@@ -22,8 +22,8 @@ from gateway.flows.faults import away
 from gateway.flows.live import Contracts, LiveLimits
 from gateway.flows.live_events import Event
 from gateway.http.calls import Call
+from gateway.http.cookies import VISIT
 from gateway.http.serving import CORRELATION
-from gateway.http.visiting import visiting
 
 SCOPE: Final = "partners:read"
 RETRY_MS: Final = 2_000
@@ -201,9 +201,9 @@ class Stream:
         call = self._call
         try:
             if call.caller.partner:
-                await call.parts.visits.caller(visiting(call.request))
+                await call.parts.visits.caller(VISIT.read(call.request))
             else:
-                caller = await call.parts.keys.caller(call.request.headers.get("Authorization"))
+                caller = await call.parts.entrance.caller(call.request, reads=True)
                 caller.narrowed(SCOPE)
         except Refusal:
             self.end(RETRY_MS)

@@ -24,6 +24,7 @@ import msgspec
 from gateway.control.access import NONE, Caller, Held, Reach
 from gateway.control.audit import Command, audited, write
 from gateway.control.keys import digest
+from gateway.control.memory import Memory
 from gateway.control.refusals import Refusal
 from gateway.people import queries_visits as q
 from ledger.ids import Ids
@@ -39,7 +40,6 @@ _SECRET: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 class _Known(msgspec.Struct, frozen=True):
     """What is remembered of a session; `caller` is None when there is none."""
 
-    until: float
     expires: datetime | None
     caller: Caller | None
 
@@ -50,7 +50,8 @@ class Visits:
     pepper    the process secret: signs links and keys the digests
     ttl_s     how long a session is remembered, so that most requests ask no table
     size_max  how many sessions are remembered, known and unknown
-    asks_max  how many are looked up at once: strangers who make up cookies cannot take the pool
+    asks_max  how many links, and how many sessions, are looked up at once: strangers who make them
+              up cannot take the pool
     """
 
     def __init__(
@@ -70,11 +71,8 @@ class Visits:
         self._ids = ids
         self._random_bytes = random_bytes
         self._now = now
-        self._monotonic = monotonic
-        self._ttl_s = ttl_s
-        self._size_max = size_max
-        self._known: dict[bytes, _Known] = {}
         self._turns = asyncio.Semaphore(asks_max)
+        self._memory = Memory(self._ask, monotonic, ttl_s, size_max, asks_max)
 
     async def link(self, conn: asyncpg.Connection, command: Command, partner_id: str) -> str:
         """A new token for the partner's page, in a transaction of its own; shown once."""
@@ -125,10 +123,7 @@ class Visits:
         """Who visits; raises Refusal `unauthenticated` when no session in force has this secret."""
         if _SECRET.fullmatch(secret) is None:
             raise _stranger()
-        stored = digest(secret, self._pepper)
-        known = self._known.get(stored)
-        if known is None or known.until <= self._monotonic():
-            known = await self._ask(stored)
+        known = await self._memory.get(digest(secret, self._pepper))
         if known.caller is None or known.expires is None or known.expires <= self._now():
             raise _stranger()
         return known.caller
@@ -144,7 +139,7 @@ class Visits:
             if await conn.fetchval(q.END_SESSION, stored) is not None:
                 row = audited(command, "partner.leave", visitor.partner, self._ids.new("AU"))
                 await write(conn, [row])
-        self._known.pop(stored, None)
+        self._memory.forget(stored)
 
     async def end(self, conn: asyncpg.Connection, command: Command, partner_id: str) -> int:
         """End all links and sessions of a partner, in a transaction of its own.
@@ -160,9 +155,9 @@ class Visits:
                 command, "visits.end", partner_id, self._ids.new("AU"), after={"ended": ended}
             )
             await write(conn, [row])
-        for stored, known in list(self._known.items()):
-            if known.caller is not None and known.caller.partner == partner_id:
-                del self._known[stored]
+        self._memory.forget_where(
+            lambda it: it.caller is not None and it.caller.partner == partner_id
+        )
         return ended
 
     async def purge(self, conn: asyncpg.Connection, limit: int = 1000) -> int:
@@ -170,16 +165,11 @@ class Visits:
         return _count(await conn.execute(q.PURGE_VISITS, self._now(), limit))
 
     async def _ask(self, stored: bytes) -> _Known:
-        async with self._turns, self._pool.acquire() as conn:
+        async with self._pool.acquire() as conn:
             row = await conn.fetchrow(q.SELECT_SESSION, stored, self._now())
-        until = self._monotonic() + self._ttl_s
-        known = _Known(until, None, None)
-        if row is not None:
-            known = _Known(until, row["expires"], _visitor(row["partner_id"]))
-        if len(self._known) >= self._size_max:
-            self._known.clear()  # strangers can fill it; refilling costs one query a session
-        self._known[stored] = known
-        return known
+        if row is None:
+            return _Known(None, None)
+        return _Known(row["expires"], _visitor(row["partner_id"]))
 
     def _signed(self, partner_id: str, until: int, nonce: str) -> str:
         said = f"page-link:{partner_id}:{until:x}:{nonce}".encode()

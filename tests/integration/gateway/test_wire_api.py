@@ -149,7 +149,8 @@ def test_what_is_public_is_no_command_of_a_caller() -> None:
     assert paths == {
         "/livez", "/readyz", "/metrics", "/openapi.json", "/problems/{code}",
         "/v1/psps/{psp}/webhooks", "/partners/{id}", "/partners/{id}/lines",
-        "/partners/{id}/leave", "/assets/{hash}/{name}",
+        "/partners/{id}/leave", "/assets/{hash}/{name}", "/v1/sign-ins", "/sign-in",
+        "/sign-in/{issuer}", "/sign-in/{issuer}/callback", "/sign-out", "/desk",
     }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class Clock:
 
 async def test_a_caller_is_what_the_key_and_its_role_say() -> None:
     """Owner, person, entities from the row; scopes from the role in force."""
-    caller = await Keys(OneKeyPool(), ROLES, PEPPER, Clock()).caller(f"Bearer {TOKEN}")
+    caller = await Keys(OneKeyPool(), lambda: ROLES, PEPPER, Clock()).caller(f"Bearer {TOKEN}")
 
     assert (caller.owner, caller.person) == ("shop", "ann")
     assert (caller.role, caller.grant_id) == ("reader", "GR" + "0" * 18)
@@ -77,7 +77,7 @@ async def test_a_caller_is_what_the_key_and_its_role_say() -> None:
 async def test_a_key_is_asked_for_once_and_again_after_its_time() -> None:
     """Many requests at once make one query; the memory lasts as long as it says."""
     pool, clock = OneKeyPool(), Clock()
-    known = Keys(pool, ROLES, PEPPER, clock, ttl_s=3.0)
+    known = Keys(pool, lambda: ROLES, PEPPER, clock, ttl_s=3.0)
 
     await asyncio.gather(*[known.caller(f"Bearer {TOKEN}") for _ in range(50)])
     assert pool.asked == 1
@@ -92,7 +92,7 @@ async def test_a_key_is_asked_for_once_and_again_after_its_time() -> None:
 async def test_an_unknown_key_is_remembered_too() -> None:
     """A stranger who repeats himself costs one query, not one a request."""
     pool = OneKeyPool()
-    known = Keys(pool, ROLES, PEPPER, Clock())
+    known = Keys(pool, lambda: ROLES, PEPPER, Clock())
     stranger = keys.new_token("KY" + "1" * 18, os.urandom)
 
     for _ in range(5):
@@ -105,7 +105,7 @@ async def test_an_unknown_key_is_remembered_too() -> None:
 async def test_strangers_who_make_up_ids_wait_for_each_other() -> None:
     """At most `asks_max` connections are ever used to look keys up."""
     pool = OneKeyPool()
-    known = Keys(pool, ROLES, PEPPER, Clock(), asks_max=3)
+    known = Keys(pool, lambda: ROLES, PEPPER, Clock(), asks_max=3)
     made_up = [keys.new_token(f"KY{n:018d}", os.urandom) for n in range(1, 60)]
 
     answers = await asyncio.gather(
@@ -118,12 +118,12 @@ async def test_strangers_who_make_up_ids_wait_for_each_other() -> None:
 
 async def test_the_memory_of_keys_is_bounded() -> None:
     """However many ids are made up, only so many are kept."""
-    known = Keys(OneKeyPool(), ROLES, PEPPER, Clock(), size_max=10)
+    known = Keys(OneKeyPool(), lambda: ROLES, PEPPER, Clock(), size_max=10)
     for n in range(1, 40):
         with pytest.raises(Refusal):
             await known.caller(f"Bearer {keys.new_token(f'KY{n:018d}', os.urandom)}")
 
-    assert len(known._known) <= 10
+    assert len(known._memory._known) <= 10
 
 
 async def test_a_key_that_is_not_in_force_is_a_stranger() -> None:
@@ -133,5 +133,5 @@ async def test_a_key_that_is_not_in_force_is_a_stranger() -> None:
     pool.row["in_force"] = False
 
     with pytest.raises(Refusal) as no:
-        await Keys(pool, ROLES, PEPPER, Clock()).caller(f"Bearer {TOKEN}")
+        await Keys(pool, lambda: ROLES, PEPPER, Clock()).caller(f"Bearer {TOKEN}")
     assert no.value.code == "unauthenticated"
