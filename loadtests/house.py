@@ -35,7 +35,7 @@ from loadtests.ground import Base
 RULEBOOK: Final = Path(__file__).parent.parent / "config" / "demo"
 STAFF: Final = (
     NewKey("portal", "svc.caller"),
-    NewKey("olga", "operations"),
+    NewKey("olga", "kyc-analyst"),
     NewKey("carl", "compliance"),
 )
 REQUESTS_PER_S: Final = 100_000  # the limiter works and never refuses: one caller plays them all

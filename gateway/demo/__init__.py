@@ -208,7 +208,7 @@ async def _draw(live: Live, world: World, watched: Watched, market: Market) -> N
     seen = screen.Seen()
     while True:
         with suppress(Unexpected, aiohttp.ClientError, TimeoutError):
-            seen.sessions = (await world.desk.operations.get("/v1/sessions"))["data"]
+            seen.sessions = (await world.auditor.get("/v1/sessions"))["data"]
             seen.deals = (await world.platform.get("/deals"))["made"]
             seen.liability = (await world.desk.portal.get("/v1/rebates/liability"))["data"]
         live.update(screen.drawn(world, watched, seen, market))

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from gateway.demo.drive import Watched
 from gateway.demo.market import WATCHED, Market
-from gateway.demo.world import COMPLIANCE, OPERATIONS, PORTAL, World
+from gateway.demo.world import ANALYST, AUDITOR, COMPLIANCE, PORTAL, World
 
 COLUMNS: Final = ("payment", "amount", "method", "way", "state", "platform")
 SHORTENED: Final = ("payment", "method")  # where the terminal is narrow
@@ -37,9 +37,9 @@ def directions(world: World) -> str:
         "in a second terminal:",
         *(f"  {line}" for line in exports(world.url, world.tokens[PORTAL]).splitlines()),
         "",
-        f"  key of {OPERATIONS} (operations):  {world.tokens[OPERATIONS]}",
+        f"  key of {ANALYST} (KYC analyst): {world.tokens[ANALYST]}",
         f"  key of {COMPLIANCE} (compliance):  {world.tokens[COMPLIANCE]}",
-        f"  key of otto (auditor):        {world.tokens['otto']}",
+        f"  key of {AUDITOR} (auditor):     {world.tokens[AUDITOR]}",
         f"  API description:  {world.url}/openapi.json    metrics: {world.url}/metrics",
         f"  prove the books:  brokerd verify --config {world.settings}",
         *(f"  provider {name}:  {admin.peer.admin}" for name, admin in world.providers.items()),

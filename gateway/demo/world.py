@@ -31,12 +31,12 @@ from gateway.opening import Clocks
 from gateway.servers import EmbeddedSettings, Servers, embedded
 from ledger.ids import Ids
 
-PORTAL, OPERATIONS, COMPLIANCE = "portal", "olga", "carl"
+PORTAL, ANALYST, COMPLIANCE, AUDITOR = "portal", "olga", "carl", "otto"
 STAFF: Final = (
     NewKey(PORTAL, "svc.caller"),
-    NewKey(OPERATIONS, "operations"),
+    NewKey(ANALYST, "kyc-analyst"),
     NewKey(COMPLIANCE, "compliance"),
-    NewKey("otto", "auditor"),
+    NewKey(AUDITOR, "auditor"),
 )
 SECRETS: Final = "secrets"
 REQUESTS_PER_S: Final = 5000  # a whole broker is made known in a minute
@@ -69,6 +69,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     settings: Path
     desk: Desk
+    auditor: Api
     ear: Ear
     platform: Admin
     providers: Mapping[str, Admin]
@@ -212,13 +213,14 @@ async def opened(
         desk = Desk(
             *(
                 Api(http, url, tokens[owner], lambda: ids.new("CR"))
-                for owner in (PORTAL, OPERATIONS, COMPLIANCE)
+                for owner in (PORTAL, ANALYST, COMPLIANCE)
             )
         )
         named = await desk.portal.put("/v1/subscription", {"webhook_url": address})
         ear.secret = named["secret"]
         yield World(
             url=url, dsn=dsn, tokens=tokens, notes=servers.notes, settings=settings, desk=desk,
-            ear=ear, platform=Admin(http, platform), children=tuple(builder.children),
+            auditor=Api(http, url, tokens[AUDITOR], lambda: ids.new("CR")), ear=ear,
+            platform=Admin(http, platform), children=tuple(builder.children),
             providers={name: Admin(http, peer) for name, peer in providers.items()},
         )  # fmt: skip

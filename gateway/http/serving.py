@@ -50,6 +50,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the API.
 
     scope       what the credential must allow; PUBLIC asks for no credential
+    masked      permissions with which it is answered too, but masked
     request     what the body decodes to; None takes no body; RAW leaves the bytes to the handler
     takes       the media of a RAW body
     responses   every status that is not a problem, with its type (None: not JSON, or no body)
@@ -73,6 +74,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool = False
     streams: bool = False
     partners: bool = False
+    masked: tuple[str, ...] = ()
     media: str = "text/plain"
     params: Any = None
     problems: tuple[str, ...] = ()
@@ -145,7 +147,7 @@ class Serving:
         if self._route.partners and header is None and (secret := VISIT.read(request)):
             return await self._parts.visits.caller(secret)
         caller = await self._parts.entrance.caller(request, reads=self._route.reads)
-        return caller.narrowed(self._route.scope)
+        return caller.narrowed(self._route.scope, *self._route.masked)
 
     async def _read(self, call: Call) -> None:
         request = call.request

@@ -58,7 +58,7 @@ SELECT a.id FROM router.attempt a JOIN router.payment p ON p.id = a.payment_id
 """
 STAFF: Final = (
     NewKey("portal", "svc.caller"),
-    NewKey("olga", "operations"),
+    NewKey("olga", "kyc-analyst"),
     NewKey("carl", "compliance"),
     NewKey("otto", "auditor"),
     NewKey("reader", "sre"),

@@ -45,8 +45,8 @@ class Pair:
 
         async def live() -> str | None:
             for name, daemon in self.daemons.items():
-                portal = self.house.caller("olga", daemon)
-                sessions = (await portal.get("/v1/sessions"))["data"]
+                auditor = self.house.caller("otto", daemon)
+                sessions = (await auditor.get("/v1/sessions"))["data"]
                 if any(each["state"] == "live" for each in sessions):
                     return name
             return None

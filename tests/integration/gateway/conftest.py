@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from config.load import hash_of
+from config.load import hash_of, read_folder
 from config.rulebook import (
     ApprovalPolicy,
     Brand,
@@ -40,6 +40,7 @@ from config.rulebook import (
 )
 from config.settings import Control, RulebookPlace, Secret, Settings
 from gateway import controlling
+from gateway.cli import DEMO_FOLDER
 from gateway.control import audit, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.idempotency import Answer, Idem, claimed
@@ -75,6 +76,11 @@ PEPPER = b"pepper of the tests"
 STREAMS = LiveLimits(poll_s=0.1, ping_s=1e6, write_s=0.5)
 DESCRIBED = msgspec.json.decode(document(ROUTES, "0"))
 
+# The sample broker's own roles, beside those that tests make for themselves: `as.compliance`.
+SAMPLE_ROLES = tuple(
+    msgspec.structs.replace(role, id=f"as.{role.id}") for role in read_folder(DEMO_FOLDER)[0].roles
+)
+
 BOOK = Rulebook(
     hash=hash_of(b"{}"),
     source=b"{}",
@@ -90,6 +96,7 @@ BOOK = Rulebook(
     roles=(
         Role(id="everything", scopes=tuple(CATALOGUE)),
         Role(id="nothing", scopes=()),
+        *SAMPLE_ROLES,
         Role(id="reader", scopes=("clients:read",)),
         Role(id="looker", scopes=("partners:read", "partners:write")),
         Role(id="compliance", scopes=tuple(CATALOGUE)),
