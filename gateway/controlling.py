@@ -17,10 +17,12 @@ from config.findings import Finding
 from config.rulebook import Entity
 from config.settings import Settings, SignIn, peers
 from gateway.control.access import Access
+from gateway.control.audit import Command
 from gateway.control.certificates import Certificates
 from gateway.control.codes import Safe
-from gateway.control.follower import Enact, Follower
+from gateway.control.follower import Follower
 from gateway.control.issuers import Provider
+from gateway.control.keys import operator
 from gateway.control.obstacles import needs_restart
 from gateway.control.oidc import Issuer, Questions
 from gateway.control.passwords import Passwords
@@ -28,11 +30,15 @@ from gateway.control.policies import KINDS
 from gateway.control.rules import Compiled, Rules
 from gateway.control.sign_ins import Lasting, SignIns
 from gateway.control.signing_in import Admit, SigningIn, Tries
+from gateway.control.versions import Enacting
 from gateway.flows.approving import Applier, Approving, Emit, Lane
 from gateway.flows.asking import Asking
+from gateway.flows.assigning import Assigning
 from gateway.flows.expiring import Expiring
 from gateway.flows.lending import Lending
 from gateway.flows.onboarding import Onboarding
+from gateway.flows.publishing import Publishing, Reached
+from gateway.flows.reattributing import Reattributing
 from gateway.http.auth import Keys
 from gateway.http.entrance import Entrance
 from gateway.http.limits import Limiter, Limits
@@ -113,16 +119,13 @@ def _providers(wanted: SignIn, http: aiohttp.ClientSession, clocks: Clocks) -> d
 # --- the rulebook -------------------------------------------------------------------------------
 
 
-async def nothing_due(conn: asyncpg.Connection) -> None:
-    """No version waits for its time."""
-
-
 def follower(
     *,
     settings: Settings,
     rules: Rules,
     pool: asyncpg.Pool,
-    enact: Enact,
+    ids: Ids,
+    now: Callable[[], datetime],
     attempts: Attempts,
     connectors: Mapping[str, Connector],
     open_book: Callable[[Entity], None],
@@ -146,7 +149,8 @@ def follower(
             open_book(entity)
         return ()
 
-    return Follower(rules, pool, enact, ready, swapped)
+    by = Command(operator("rulebook"), "its time has come", ids.new("CR"), now())
+    return Follower(rules, pool, Enacting(ids, by).due, ready, swapped)
 
 
 # --- approvals ----------------------------------------------------------------------------------
@@ -162,7 +166,10 @@ class Deciding(msgspec.Struct, frozen=True):
     onboarding: Onboarding
     approving: Approving
     lending: Lending
+    reattributing: Reattributing
     expiring: Expiring
+    publishing: Publishing
+    assigning: Assigning
 
 
 def deciding(
@@ -172,16 +179,29 @@ def deciding(
     ids: Ids,
     emit: Emit,
     now: Callable[[], datetime],
+    reached: Reached,
 ) -> Deciding:
-    """The engine of approvals, the rooms that ask by it, and an applier for each kind."""
+    """The engine of approvals, the rooms that ask by it, and an applier for each kind.
+
+    reached  what the settings of this process do not reach of a rulebook's peers
+    """
     asking = Asking(lane, pool, rules, ids, emit, now)
     onboarding = Onboarding(lane, pool, rules, asking, ids, emit, now)
-    appliers: dict[str, Applier] = {**onboarding.appliers}
+    reattributing = Reattributing(lane, pool, asking, ids, emit, now)
+    publishing = Publishing(lane, pool, rules, ids, emit, now, reached)
+    assigning = Assigning(lane, pool, rules, asking, ids, now)
+    appliers: dict[str, Applier] = {
+        **onboarding.appliers, **reattributing.appliers, **publishing.appliers,
+        **assigning.appliers,
+    }  # fmt: skip
     assert appliers.keys() == KINDS.keys(), "each kind of question has its applier"
     return Deciding(
         asking,
         onboarding,
         Approving(lane, pool, rules, ids, emit, appliers, now),
         Lending(lane, pool, rules, ids, now),
+        reattributing,
         Expiring(lane, pool, emit, now),
+        publishing,
+        assigning,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -37,7 +36,7 @@ from config.rulebook import Feed as FeedTerms
 from config.rulebook import Platform as PlatformRules
 from config.settings import Settings, peers
 from gateway import controlling, gauges, migrate
-from gateway.control import idempotency, keys
+from gateway.control import idempotency, keys, versions
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
 from gateway.control.rules import Compiled, Rules, compiled
@@ -45,6 +44,7 @@ from gateway.flows.accruing import Accruing
 from gateway.flows.attributions import of_logins
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
+from gateway.flows.effects import DryRun
 from gateway.flows.faults import away
 from gateway.flows.following import followed
 from gateway.flows.landing import Landings
@@ -62,7 +62,7 @@ from gateway.http import app
 from gateway.http.limits import Limiter
 from gateway.http.limits import Limits as RequestLimits
 from gateway.http.parts import Parts
-from gateway.lifecycle import Lifecycle
+from gateway.lifecycle import Lifecycle, collect_seldom
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from gateway.opening import (
     Addresses,
@@ -93,7 +93,7 @@ from router.taxonomy import load as load_taxonomy
 log = logging.getLogger("gateway.daemon")
 
 T = TypeVar("T")
-COLLECT_AFTER: Final = 50_000  # new objects that the collector may be asked to look through
+CANNOT_AGREE: Final = (versions.NotAgreed, rulebooks.RulebookDiffers)
 GAUGES_READ_S: Final = 2.0  # a scraper waits no longer than a few seconds for the rest
 PURGE_EVERY_S: Final = 600.0
 
@@ -143,27 +143,16 @@ def main(settings: Settings, *, adopt: bool = False) -> int:
     book, findings = rulebooks.check(Path(settings.rulebook.folder))
     if book is None:
         return _refuse("the rulebook cannot be used", findings)
-    _collect_seldom()
+    collect_seldom()
     try:
         uvloop.run(serve(settings, book, adopt=adopt))
     except CannotStart as error:
         return _refuse(str(error), error.findings)
-    except (rulebooks.RulebookDiffers, ServersError, migrate.MigrationError) as error:
+    except (*CANNOT_AGREE, ServersError, migrate.MigrationError) as error:
         return _refuse(str(error), ())
     except Unreachable as error:
         return _refuse(f"the database cannot be used: {error.__cause__!r}", ())
     return 0
-
-
-def _collect_seldom() -> None:
-    """Have the collector look after many new objects, and never again at what is loaded by now.
-
-    Requests make thousands of objects that end with them and hardly a cycle. At the usual threshold
-    of 700 looking for cycles takes a seventh of a deposit's processor time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 50, 50)
 
 
 def _refuse(why: str, findings: Iterable[Finding]) -> int:
@@ -179,16 +168,16 @@ async def open_house(
     settings: Settings, book: Rulebook, addresses: Addresses, life: Lifecycle, *, adopt: bool
 ) -> AsyncIterator[House]:
     """Check schema and rulebook, open connections, and put the house together."""
-    if wrong := peers(settings, book):
-        raise CannotStart("settings and rulebook do not fit", tuple(wrong))
     clocks = real_clocks()
     ids = Ids(lambda: time.time_ns() // 1_000_000, clocks.random_bytes)
     async with AsyncExitStack() as opened:
         try:
             pool = await opened.enter_async_context(open_pool(settings, addresses.dsn))
-            await _agree(pool, book, ids, clocks, adopt=adopt)
+            book = await _agree(pool, book, ids, clocks, adopt=adopt)
         except (OSError, asyncpg.PostgresConnectionError, TimeoutError) as error:
             raise Unreachable from error
+        if wrong := peers(settings, book):
+            raise CannotStart("settings and rulebook do not fit", tuple(wrong))
         redis = await opened.enter_async_context(open_redis(settings, addresses.redis_url))
         connections = max([each.connections_max for each in settings.psps.values()], default=1)
         transport = await opened.enter_async_context(open_transport(connections_max=connections))
@@ -201,14 +190,14 @@ async def open_house(
 
 async def _agree(
     pool: asyncpg.Pool, book: Rulebook, ids: Ids, clocks: Clocks, *, adopt: bool
-) -> None:
-    """Refuse a wrong schema or another rulebook; open the books of the rulebook's entities."""
+) -> Rulebook:
+    """Refuse a wrong schema, or rules nobody agreed to; returns those to decide with."""
     async with pool.acquire() as conn:
         if missing := await migrate.check(conn):
             raise CannotStart(f"run `brokerd migrate` first: {'; '.join(missing)}")
         why = "adopted at start" if adopt else "first start"
         command = Command(keys.operator("start"), why, ids.new("CR"), clocks.now())
-        await rulebooks.agree(conn, book, command, ids, adopt=adopt)
+        return await versions.start(conn, book, command, ids, adopt=adopt)
 
 
 class House:
@@ -301,7 +290,8 @@ class House:
         for entity in self.book.entities:
             self._open_book(entity)
         self.follower = controlling.follower(
-            settings=self.settings, rules=self.rules, pool=self.pool, enact=controlling.nothing_due,
+            settings=self.settings, rules=self.rules, pool=self.pool, ids=self.ids,
+            now=self.clocks.now,
             attempts=self.attempts, connectors=self.connectors, open_book=self._open_book,
             swapped=self._decides,
         )  # fmt: skip
@@ -462,18 +452,21 @@ class House:
             self.clocks.monotonic,
         )  # fmt: skip
         self.deciding = controlling.deciding(
-            self.counted, self.pool, self.rules, self.ids, self.emit, self.clocks.now
-        )
+            self.counted, self.pool, self.rules, self.ids, self.emit, self.clocks.now,
+            lambda book: peers(self.settings, book),
+        )  # fmt: skip
         return Parts(
             pool=self.pool,
-            entrance=self.entrance, visits=self.visits, limiter=limiter, rules=self.rules, ids=self.ids,
-            now=self.clocks.now, monotonic=self.clocks.monotonic, deposits=self.deposits,
+            entrance=self.entrance, visits=self.visits, limiter=limiter, rules=self.rules,
+            ids=self.ids, now=self.clocks.now, monotonic=self.clocks.monotonic,
+            deposits=self.deposits,
             accounts=Accounts(
                 lane=self.counted, pool=self.pool, rules=self.rules,
                 ids=self.ids, emit=self.emit, now=self.clocks.now, wake=self._wake,
             ),
             onboarding=self.deciding.onboarding, approving=self.deciding.approving,
-            lending=self.deciding.lending,
+            lending=self.deciding.lending, publishing=self.deciding.publishing,
+            effects=DryRun(self.pool), assigning=self.deciding.assigning, reattributing=self.deciding.reattributing,
             partnering=Partnering(
                 CountedLane(self.command_lane, self.metrics), self.pool, self.rules,
                 self.ids, self.clocks.now,

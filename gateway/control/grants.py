@@ -108,10 +108,12 @@ async def kind_known(conn: asyncpg.Connection, person: str) -> PersonKind | None
 
 
 async def page(
-    conn: asyncpg.Connection, *, person: str, role: str, after: str, limit: int
-) -> list[Grant]:
+    conn: asyncpg.Connection, *, entities: list[str] | None, person: str, role: str, after: str,
+    limit: int,
+) -> list[Grant]:  # fmt: skip
     """Grants newest first, below the cursor `after`; empty strings ask for nothing."""
-    return [read(row) for row in await conn.fetch(q.SELECT_GRANTS, after, person, role, limit)]
+    rows = await conn.fetch(q.SELECT_GRANTS, after, entities, person, role, limit)
+    return [read(row) for row in rows]
 
 
 def read(row: Mapping[str, object]) -> Grant:

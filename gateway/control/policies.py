@@ -18,6 +18,7 @@ import msgspec
 
 from config.findings import Finding
 from config.rulebook import ApprovalPolicy, Rulebook
+from gateway.control.areas import AREAS
 from ledger.money import Money
 
 ANY: Final = "*"
@@ -46,10 +47,28 @@ class KindOf(msgspec.Struct, frozen=True):
 # Every kind of question of the product. Who asks such a question registers an applier for it; a
 # test finds each kind without one.
 KINDS: Final[Mapping[str, KindOf]] = {
+    "attribution.change": KindOf(
+        "have a client come through another partner's contract", "attribution:approve",
+        "attribution.request", "attribution.approve",
+    ),
     "client.move": KindOf(
         "move a client to another state", "lifecycle:approve", "lifecycle.request",
         "lifecycle.approve",
     ),
+    "role.grant": KindOf(
+        "give a person a role", "roles:approve", "role.request", "role.approve",
+    ),
+    "role.exception": KindOf(
+        "let a person hold, for a while, roles that may not be in one hand", "roles:approve",
+        "role.request", "role.approve",
+    ),
+    **{
+        area.kind: KindOf(
+            f"change the {area.said} of the rulebook", area.publishes, area.draft, area.publish,
+            house=True,
+        )
+        for area in AREAS.values()
+    },
 }  # fmt: skip
 
 

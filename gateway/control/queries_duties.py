@@ -42,3 +42,22 @@ CROSS JOIN LATERAL (
       AND (a.at >= u.since OR a.action = ANY($5::text[]))
     LIMIT 10) a
 """
+
+# --- holding ------------------------------------------------------------------------------------
+
+INSERT_EXCEPTION: Final = """
+INSERT INTO gateway.duty_exception (grant_id, conflict, person, since, until, approval, reason)
+SELECT u.grant_id, u.conflict, u.person, u.since, u.until, u.approval, u.reason
+FROM unnest($1::text[], $2::smallint[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[])
+     AS u(grant_id, conflict, person, since, until, approval, reason)
+"""
+
+SELECT_EXCEPTIONS: Final = """
+SELECT grant_id, conflict, person, since, until, approval, reason FROM gateway.duty_exception
+WHERE until > $1 AND since < $2 AND ($3 = '' OR person = $3) ORDER BY since, grant_id, conflict
+"""
+
+# One giver of roles to a person at a time: who comes second sees what the first gave.
+HOLD_PERSON: Final = """
+SELECT pg_advisory_xact_lock(hashtextextended('gateway.access_grant:' || $1, 0))
+"""

@@ -55,8 +55,9 @@ WHERE person = $1 AND revoked IS NULL AND valid_from <= statement_timestamp()
 ORDER BY id
 """
 
-# Newest first: $1 the cursor, $2 person or '', $3 role or ''.
+# Newest first: $1 the cursor, $2 entities or null for all, $3 person or '', $4 role or ''. Of some entities are those
+# that are limited to them.
 SELECT_GRANTS: Final = f"""{_GRANTS}
-WHERE ($1 = '' OR id < $1) AND ($2 = '' OR person = $2) AND ($3 = '' OR role = $3)
-ORDER BY id DESC LIMIT $4
+WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entities <@ $2) AND ($3 = '' OR person = $3) AND ($4 = '' OR role = $4)
+ORDER BY id DESC LIMIT $5
 """

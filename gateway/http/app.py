@@ -27,10 +27,22 @@ from gateway.control.views import (
     ResolveItem,
     Withdraw,
 )
+from gateway.control.views_grants import GrantPage, GrantView, NewGrant, PersonView, RevokeGrant
+from gateway.control.views_rulebook import (
+    DifferencesView,
+    DraftRulebook,
+    PublishRulebook,
+    RulebookView,
+    VersionPage,
+    VersionView,
+    WithdrawRulebook,
+)
+from gateway.flows.effects import Effects
 from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
 from gateway.http import (
     accounts,
+    attribution,
     books,
     clients,
     control,
@@ -38,10 +50,12 @@ from gateway.http import (
     deposits,
     events,
     explanations,
+    grants,
     house,
     pages,
     partners,
     rebates,
+    rulebook,
     signing,
     stream,
 )
@@ -51,6 +65,7 @@ from gateway.http.parts import Parts, Readiness
 from gateway.http.problems import Explanation
 from gateway.http.serving import PUBLIC, RAW, Route, Serving, correlation, unserved
 from gateway.people.views import ClientPage, ClientView, HistoryView, MoveClient, NewClient
+from gateway.people.views_attribution import AttributionChangeList, MaskedPage, NewAttribution
 from gateway.people.views_partners import (
     ContractView,
     NewContract,
@@ -99,6 +114,19 @@ ROUTES: Final = (
         ),
     ),
     Route(
+        method="POST", path="/v1/clients/{id}/attribution-changes", scope="attribution:request",
+        handler=attribution.ask, summary="Ask that a client comes through another contract",
+        request=NewAttribution, idempotent=True, responses={202: ApprovalView},
+        problems=("code-unknown", "reason-missing", "evidence-missing", "effective-in-past",
+                  "effective-too-far", "attribution-same", "attribution-ahead", "approval-open",
+                  "duty-conflict", "conflict", "version-conflict", "rulebook-moved"),
+    ),
+    Route(
+        method="GET", path="/v1/clients/{id}/attribution-changes", scope="attribution:read",
+        handler=attribution.of_client, summary="List who moved a client from partner to partner",
+        responses={200: AttributionChangeList},
+    ),
+    Route(
         method="GET", path="/v1/clients/{id}/wallet", scope="ledger:read", handler=clients.wallet,
         summary="Read a client's wallet, now or as of a closed moment",
         params=clients.WalletParams, responses={200: clients.WalletView},
@@ -126,6 +154,11 @@ ROUTES: Final = (
         problems=("brand-unknown", "plan-unknown", "currency-mismatch", "parent-unknown",
                   "parent-elsewhere", "contract-exists", "code-taken", "conflict",
                   "rulebook-moved"),
+    ),
+    Route(
+        method="GET", path="/v1/partners/{id}/attribution-changes", scope="attribution:read",
+        handler=attribution.of_partner, partners=True, params=attribution.ChangeParams,
+        summary="List which clients a partner won or lost, masked", responses={200: MaskedPage},
     ),
     Route(
         method="GET", path="/v1/contracts/{id}", scope="partners:read",
@@ -222,6 +255,73 @@ ROUTES: Final = (
         idempotent=True, responses={200: ApprovalView},
         problems=("reason-missing", "not-maker", "already-decided", "approval-expired",
                   "version-conflict"),
+    ),
+    Route(
+        method="POST", path="/v1/grants", scope="roles:request", handler=grants.ask,
+        summary="Ask another person to give somebody a role", request=NewGrant, idempotent=True,
+        responses={202: ApprovalView},
+        problems=("reason-missing", "role-unknown", "entity-unknown", "role-kind", "own-role",
+                  "grant-time", "roles-conflict", "exception-time", "duty-conflict",
+                  "rulebook-moved", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/grants", scope="people:read", handler=grants.page,
+        summary="List who holds which role, newest first", params=grants.GrantParams,
+        responses={200: GrantPage},
+    ),
+    Route(
+        method="POST", path="/v1/grants/{id}/revoke", scope="roles:request",
+        handler=grants.revoke, summary="Take a role back", request=RevokeGrant, idempotent=True,
+        responses={200: GrantView},
+        problems=("reason-missing", "grant-over", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/people/{id}", scope="people:read", handler=grants.person,
+        summary="Read a person with the roles they hold", responses={200: PersonView},
+    ),
+    # the rulebook
+    Route(
+        method="GET", path="/v1/rulebook", scope="rulebook:read", handler=rulebook.in_force,
+        summary="Read the rulebook in force", responses={200: RulebookView},
+    ),
+    Route(
+        method="GET", path="/v1/rulebook/versions", scope="rulebook:read", handler=rulebook.page,
+        summary="List versions of the rulebook, newest first", params=rulebook.VersionParams,
+        responses={200: VersionPage},
+    ),
+    Route(
+        method="POST", path="/v1/rulebook/versions", scope="rulebook:draft",
+        handler=rulebook.draft, summary="Draft a version, or bring an earlier one back",
+        request=DraftRulebook, idempotent=True, responses={201: VersionView},
+        problems=("rulebook-unreadable", "rulebook-same", "duty-conflict", "reason-missing",
+                  "rulebook-moved", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/rulebook/versions/{id}", scope="rulebook:read",
+        handler=rulebook.show, summary="Read a version", responses={200: VersionView},
+    ),
+    Route(
+        method="GET", path="/v1/rulebook/versions/{id}/diff", scope="rulebook:read",
+        handler=rulebook.diff, summary="Read what a version says differently",
+        params=rulebook.DifferenceParams, responses={200: DifferencesView},
+    ),
+    Route(
+        method="GET", path="/v1/rulebook/versions/{id}/effects", scope="rulebook:read",
+        handler=rulebook.effects, summary="Read what a version would change, and for whom",
+        responses={200: Effects},
+    ),
+    Route(
+        method="POST", path="/v1/rulebook/versions/{id}/publish", scope="rulebook:draft",
+        handler=rulebook.publish, summary="Have other people asked to agree to a version",
+        request=PublishRulebook, idempotent=True, responses={202: VersionView},
+        problems=("version-state", "base-moved", "effective-in-past", "approval-open",
+                  "duty-conflict", "reason-missing", "rulebook-moved", "version-conflict"),
+    ),
+    Route(
+        method="POST", path="/v1/rulebook/versions/{id}/withdraw", scope="rulebook:draft",
+        handler=rulebook.withdraw, summary="Take a version back", request=WithdrawRulebook,
+        idempotent=True, responses={200: VersionView},
+        problems=("version-state", "reason-missing", "version-conflict"),
     ),
     Route(
         method="POST", path="/v1/delegations", scope="delegations:give",

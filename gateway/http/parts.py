@@ -19,6 +19,9 @@ from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.rules import Rules
 from gateway.control.views import Decide, NewDelegation, ResolveItem
+from gateway.control.views_grants import NewGrant
+from gateway.control.views_rulebook import DraftRulebook, PublishRulebook
+from gateway.flows.effects import DryRun
 from gateway.flows.live import Live
 from gateway.flows.views import NewAccount, NewDeposit, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
@@ -27,6 +30,7 @@ from gateway.http.entrance import Entrance
 from gateway.http.limits import Limiter
 from gateway.metrics import GatewayMetrics
 from gateway.people.views import MoveClient, NewClient
+from gateway.people.views_attribution import NewAttribution
 from gateway.people.views_partners import NewContract, NewPartner
 from gateway.people.visits import Visits
 from ledger.ids import Ids
@@ -101,6 +105,28 @@ class Approving(Protocol):
         ...
 
 
+class Reattributing(Protocol):
+    """Other partners for clients."""
+
+    async def ask(
+        self, command: Command, client_id: str, order: NewAttribution, idem: Idem
+    ) -> Answer:
+        """Ask another person that a client comes through another contract."""
+        ...
+
+
+class Assigning(Protocol):
+    """Roles of people."""
+
+    async def ask(self, command: Command, order: NewGrant, idem: Idem) -> Answer:
+        """Ask another person to give somebody a role."""
+        ...
+
+    async def revoke(self, command: Command, grant_id: str, idem: Idem) -> Answer:
+        """Take a role back."""
+        ...
+
+
 class Lending(Protocol):
     """Rights to decide, lent for a while."""
 
@@ -110,6 +136,24 @@ class Lending(Protocol):
 
     async def end(self, command: Command, delegation_id: str, idem: Idem) -> Answer:
         """Take it back before its time."""
+        ...
+
+
+class Publishing(Protocol):
+    """Versions of the rulebook."""
+
+    async def draft(self, command: Command, order: DraftRulebook, idem: Idem) -> Answer:
+        """Store a new version."""
+        ...
+
+    async def publish(
+        self, command: Command, version_id: str, order: PublishRulebook, idem: Idem
+    ) -> Answer:
+        """Ask other people to agree to a version."""
+        ...
+
+    async def withdraw(self, command: Command, version_id: str, idem: Idem) -> Answer:
+        """Take a version back."""
         ...
 
 
@@ -162,6 +206,10 @@ class Parts:
     partnering: Partnering
     approving: Approving
     lending: Lending
+    publishing: Publishing
+    effects: DryRun
+    assigning: Assigning
+    reattributing: Reattributing
     subscriptions: Subscriptions
     live: Live
     sessions: Callable[[], Sequence[SessionStatus]]

@@ -101,6 +101,12 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "money-left": _m(409, "The client has money", "Pay it out before the client is archived."),
     "blocks-missing": _m(422, "A restriction says what it blocks", "Give `blocks`."),
     "blocks-misplaced": _m(422, "Only a restriction has blocks", "Leave `blocks` out."),
+    # attribution
+    "evidence-missing": _m(422, "The evidence is missing", "Name it by its id, in `evidence`."),
+    "effective-in-past": _m(422, "It would begin in the past", "Let it begin now or later."),
+    "effective-too-far": _m(422, "It would begin too far ahead", "Let it begin within a year."),
+    "attribution-same": _m(409, "Nothing would change", "The client comes through this already."),
+    "attribution-ahead": _m(409, "A change has not begun yet", "Wait until `effective`."),
     # partners
     "code-unknown": _m(422, "No such code", "Name a contract with the client's own brand."),
     "code-taken": _m(409, "The code is in use", "Choose another, or leave it out."),
@@ -140,6 +146,11 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "amount-zero": _m(422, "The amount is zero", "Deposit more than nothing."),
     "currency-mismatch": _m(422, "The currency does not fit", "Use the currency that is named."),
     "rulebook-moved": _m(503, "The rules changed meanwhile", "Send the same request again."),
+    # versions of the rulebook
+    "rulebook-unreadable": _m(422, "Not a rulebook", "`findings` says what is wrong, and where."),
+    "rulebook-same": _m(409, "Nothing would change", "These rules are in force already."),
+    "version-state": _m(409, "The version's state does not allow this", "`state` says which."),
+    "base-moved": _m(409, "Another rulebook is in force meanwhile", "Draft your change on it."),
     # books
     "not-closed": _m(409, "The books are not closed up to then", "Ask as of `horizon` or before."),
     "account-kind-unknown": _m(422, "No such kind of account", "See the chart of accounts."),
@@ -151,6 +162,15 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "webhook-url": _m(422, "Not an address we may post to", "Give an http or https address."),
     "event-waiting": _m(409, "The event is on its way", "Wait for its delivery."),
     # keys and roles
+    "own-role": _m(403, "Nobody gives themselves a role", "Two other people must."),
+    "roles-conflict": _m(
+        409, "Roles that may not be in one hand", "Give it to another, or ask for an exception."
+    ),
+    "exception-time": _m(422, "An exception ends soon", "Give `valid_until`, at most 30 days on."),
+    "grant-time": _m(422, "Not a time for a role", "It begins now or later, and ends after that."),
+    "grant-over": _m(409, "The role is taken back", "Nothing is left to do."),
+    "role-kind": _m(422, "Not for this person", "People and services have roles of their own."),
+    "entity-unknown": _m(422, "No such entity", "Name one within your own entities."),
     "role-unknown": _m(422, "No such role", "Use a role of the rulebook in force."),
     # ours
     "unavailable": _m(503, "Not possible at this moment", "Send the same request again."),

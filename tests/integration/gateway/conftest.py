@@ -47,10 +47,7 @@ from gateway.control.idempotency import Answer, Idem, claimed
 from gateway.control.permissions import CATALOGUE
 from gateway.control.refusals import Refusal
 from gateway.control.rules import Rules, settled
-from gateway.flows import onboarding
-from gateway.flows.approving import Approving
-from gateway.flows.asking import Asking
-from gateway.flows.lending import Lending
+from gateway.flows.effects import DryRun
 from gateway.flows.live import Live, LiveLimits
 from gateway.flows.outbox import Emitter
 from gateway.flows.partnering import Partnering
@@ -98,6 +95,17 @@ BOOK = Rulebook(
         Role(id="nothing", scopes=()),
         *SAMPLE_ROLES,
         Role(id="reader", scopes=("clients:read",)),
+        Role(
+            id="sales",
+            scopes=(
+                "clients:read",
+                "attribution:request",
+                "attribution:read",
+                "approvals:read",
+                "approvals:decide",
+                "approvals:withdraw",
+            ),
+        ),
         Role(id="looker", scopes=("partners:read", "partners:write")),
         Role(id="compliance", scopes=tuple(CATALOGUE)),
         Role(id="operations", scopes=tuple(set(CATALOGUE) - {"lifecycle:approve"})),
@@ -332,8 +340,7 @@ async def serving(
     lane, command_lane = _lanes(database)
     rules = await _in_force(pool, ids, clock)
     emit = Emitter(clock.now)
-    asking = Asking(lane, pool, rules, ids, emit, clock.now)
-    flow = onboarding.Onboarding(lane, pool, rules, asking, ids, emit, clock.now)
+    deciding = controlling.deciding(lane, pool, rules, ids, emit, clock.now, lambda _: ())
     deposits = FakeDeposits(lane)
     metrics = GatewayMetrics(CollectorRegistry())
     live = _hub(pool, redis, stream_limits, clock, metrics)
@@ -344,7 +351,12 @@ async def serving(
     parts = Parts(
         pool=pool,
         entrance=controlling.entrance(
-            settings=settings, rules=rules, pool=pool, redis=redis, http=http, ids=ids,
+            settings=settings,
+            rules=rules,
+            pool=pool,
+            redis=redis,
+            http=http,
+            ids=ids,
             clocks=clocks,
         ),
         visits=Visits(pool, PEPPER, ids, os.urandom, clock.now, clock.monotonic),
@@ -355,12 +367,14 @@ async def serving(
         monotonic=clock.monotonic,
         deposits=deposits,
         accounts=FakeAccounts(),
-        onboarding=flow,
-        partnering=Partnering(
-            command_lane, pool, rules, ids, clock.now
-        ),
-        approving=Approving(lane, pool, rules, ids, emit, flow.appliers, clock.now),
-        lending=Lending(lane, pool, rules, ids, clock.now),
+        onboarding=deciding.onboarding,
+        partnering=Partnering(command_lane, pool, rules, ids, clock.now),
+        approving=deciding.approving,
+        lending=deciding.lending,
+        publishing=deciding.publishing,
+        effects=DryRun(pool),
+        assigning=deciding.assigning,
+        reattributing=deciding.reattributing,
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
         live=live,
         sessions=lambda: (),
