@@ -23,6 +23,7 @@ PREFIXES: Final = {
     "IT": "item",
     "AP": "approval",
     "CR": "correlation",
+    "CA": "change of attribution",
     "DG": "delegation",
     "GR": "grant of a role",
     "KY": "api key",
@@ -31,6 +32,7 @@ PREFIXES: Final = {
     "AU": "audit record",
     "RP": "replica",
     "RF": "refund, our reference at the provider",
+    "RV": "version of the rulebook",
     "PA": "partner",
     "CT": "partner's contract",
 }

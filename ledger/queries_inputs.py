@@ -30,6 +30,10 @@ UPDATE ledger.inputs t SET version = t.version + 1
 FROM unnest($1::text[], $2::bigint[]) AS u(id, expected) WHERE t.book_id = u.id::smallint
 """
 
+ADVANCE_INPUTS: Final = """
+UPDATE ledger.inputs SET version = version + 1 WHERE book_id = $1 RETURNING version
+"""
+
 # Every book's, in the one order, before a plan is published: no accrual commits from here on.
 LOCK_ALL_INPUTS: Final = """
 SELECT book_id FROM ledger.inputs ORDER BY book_id FOR UPDATE

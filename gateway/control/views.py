@@ -18,6 +18,7 @@ from gateway.control.items import Item
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 GivenReason = Annotated[str, Meta(max_length=500)]  # none is refused as `reason-missing`
 
+Moment = Annotated[datetime, Meta(tz=True)]
 KindName = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z_]*\.[a-z][a-z_]*)$", max_length=64)]
 EntityName = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9-]{0,31})$", max_length=32)]
 
@@ -157,8 +158,8 @@ class NewDelegation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A wish to lend one's own right to decide. `since` absent is now; `*` is no limit."""
 
     delegate: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._@-]{0,63}$", max_length=64)]
-    until: datetime
-    since: datetime | None = None
+    until: Moment
+    since: Moment | None = None
     kinds: Annotated[tuple[KindName, ...], Meta(min_length=1, max_length=20)] = ("*",)
     entities: Annotated[tuple[EntityName, ...], Meta(min_length=1, max_length=50)] = ("*",)
     reason: GivenReason = ""

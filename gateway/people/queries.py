@@ -54,7 +54,7 @@ SELECT k.id, k.version, k.caller, k.reference, k.brand, k.entity, k.book, k.coun
        coalesce(a.contract_id, '') AS contract, coalesce(c.code, '') AS code
 FROM gateway.client k
 LEFT JOIN LATERAL (SELECT contract_id FROM gateway.attribution x WHERE x.client_id = k.id
-                   ORDER BY since DESC LIMIT 1) a ON true
+                     AND since <= statement_timestamp() ORDER BY since DESC LIMIT 1) a ON true
 LEFT JOIN gateway.contract c ON c.id = a.contract_id
 """
 

@@ -91,6 +91,17 @@ async def share(conn: asyncpg.Connection, book: int) -> int:
     return int(found)
 
 
+async def advance(conn: asyncpg.Connection, book: int) -> int:
+    """Move a book's inputs in the caller's own transaction and return the version that it makes.
+
+    It locks them: no accrual commits until the caller does, and then only one that read them anew.
+    """
+    assert conn.is_in_transaction()
+    made = await conn.fetchval(q.ADVANCE_INPUTS, book)
+    assert made is not None, f"book {book} has no inputs: they are opened with the rulebook"
+    return int(made)
+
+
 # --- plans --------------------------------------------------------------------------------------
 
 
