@@ -14,6 +14,9 @@ from typing import Final
 
 import msgspec
 
+from config.findings import Finding
+from config.rulebook import Rulebook
+
 SUBJECT_WINDOW: Final = timedelta(days=90)  # how long an act on a subject binds its person
 
 
@@ -362,3 +365,14 @@ def held_together(permissions: Iterable[str]) -> tuple[Conflict, ...]:
         for conflict in _CONFLICTS
         if Scope.ROLES in conflict.scopes and able & conflict.first and able & conflict.second
     )
+
+
+def role_findings(book: Rulebook) -> list[Finding]:
+    """The roles of a rulebook that hold both ends of a conflict alone: nobody can be given them."""
+    findings = []
+    for number, role in enumerate(book.roles):
+        path = f"role[{number}].scopes"
+        for conflict in held_together(role.scopes):
+            said = f"`{role.id}` holds conflict {conflict.number}: {conflict.a} | {conflict.b}"
+            findings.append(Finding(book.place(path), "role-conflict", said, path))
+    return findings

@@ -5,7 +5,7 @@ Knows which rooms compile a rulebook and which one is in force. Refuses to decid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from config.rulebook import Rulebook
 from gateway.control import access, audit, policies
 from gateway.control import queries_rulebook as q
 from gateway.control.audit import Command
+from gateway.control.duties import role_findings
 from ledger import queries as ledger_queries
 from ledger.ids import Ids
 from ledger.money import UnknownCurrency, currency
@@ -68,10 +69,16 @@ def check(folder: Path) -> tuple[Rulebook | None, list[Finding]]:
     """Read a rulebook and ask every room: with any finding there is no rulebook."""
     book, findings = read_folder(folder)
     if book is not None:
-        findings = _each_once(
-            references(book), _currencies(book), _connectors(book), *_compiled(book)
-        )
+        findings = findings_of(book)
     return (None if findings else book), findings
+
+
+def findings_of(book: Rulebook) -> list[Finding]:
+    """What any room finds wrong with a rulebook."""
+    return _each_once(
+        references(book), _currencies(book), _connectors(book), role_findings(book),
+        *_compiled(book),
+    )  # fmt: skip
 
 
 def _compiled(book: Rulebook) -> Iterator[list[Finding]]:
@@ -155,7 +162,7 @@ async def agree(
     plans with it. Raises RulebookDiffers, with nothing changed.
     """
     async with conn.transaction():
-        found = await _locked(conn)
+        found = await locked(conn)
         if found is None:
             found = await _first(conn, book, command, ids, adopt=adopt)
         elif found.hash != book.hash:
@@ -167,11 +174,29 @@ async def agree(
 
 
 async def adopt(conn: asyncpg.Connection, book: Rulebook, command: Command, ids: Ids) -> InForce:
-    """Bring a rulebook into force, whichever was before it."""
+    """Bring a rulebook into force, whichever was before it, and ask nobody: for who tries rules
+    out. What people publish goes through `versions.py`.
+    """
     return await agree(conn, book, command, ids, adopt=True)
 
 
-async def _locked(conn: asyncpg.Connection) -> InForce | None:
+async def bring(
+    conn: asyncpg.Connection, found: InForce, book: Rulebook, command: Command, ids: Ids, *,
+    version: str, approvals: Sequence[str],
+) -> InForce:  # fmt: skip
+    """Bring a rulebook into force in place of `found`, in the caller's transaction, which holds it
+    locked.
+
+    version, approvals  the ids of the version it is, and of what allowed it
+    """
+    now = await _replace(conn, found, book, command, ids, version, approvals)
+    await _publish(conn, book)
+    return now
+
+
+async def locked(conn: asyncpg.Connection) -> InForce | None:
+    """The rulebook in force, and no other until the caller's transaction ends."""
+    assert conn.is_in_transaction()
     row = await conn.fetchrow(q.LOCK_IN_FORCE)
     return None if row is None else InForce(row["hash"], row["since"], row["version"])
 
@@ -188,12 +213,13 @@ async def _first(
 
 
 async def _replace(
-    conn: asyncpg.Connection, found: InForce, book: Rulebook, command: Command, ids: Ids
-) -> InForce:
+    conn: asyncpg.Connection, found: InForce, book: Rulebook, command: Command, ids: Ids,
+    version_id: str = "", approvals: Sequence[str] = (),
+) -> InForce:  # fmt: skip
     await _store(conn, book, command)
     version = await conn.fetchval(q.MOVE_IN_FORCE, book.hash, command.at, found.version)
     assert version == found.version + 1, "the row is locked by this transaction"
-    await _record(conn, found, book, command, ids)
+    await _record(conn, found, book, command, ids, version_id, approvals)
     return InForce(book.hash, command.at, version)
 
 
@@ -215,8 +241,9 @@ async def _store(conn: asyncpg.Connection, book: Rulebook, command: Command) -> 
 
 
 async def _record(
-    conn: asyncpg.Connection, before: InForce, book: Rulebook, command: Command, ids: Ids
-) -> None:
+    conn: asyncpg.Connection, before: InForce, book: Rulebook, command: Command, ids: Ids,
+    version_id: str = "", approvals: Sequence[str] = (),
+) -> None:  # fmt: skip
     """The event and the audit row of a rulebook that comes into force."""
     version, person = before.version + 1, command.caller.person
     cause = {"reason": command.reason, "correlation": command.correlation}
@@ -226,6 +253,7 @@ async def _record(
     )  # fmt: skip
     was = {"hash": before.hash} if before.hash else None
     row = audit.audited(
-        command, "rulebook.adopt", book.hash, ids.new("AU"), before=was, after={"hash": book.hash}
-    )
+        command, "rulebook.adopt", book.hash, ids.new("AU"), before=was,
+        after={"hash": book.hash, "number": version, "version": version_id}, approvals=approvals,
+    )  # fmt: skip
     await audit.write(conn, [row])

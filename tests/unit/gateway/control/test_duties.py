@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.load import read_folder
+from config.rulebook import Role
 from gateway.control.duties import (
     ACTIONS,
     CONFLICTS,
@@ -23,9 +26,11 @@ from gateway.control.duties import (
     Scope,
     held_together,
     judge,
+    role_findings,
 )
 from gateway.control.permissions import CATALOGUE
 
+DEMO_FOLDER = Path(__file__).parents[4] / "config" / "demo"
 GOLDEN = Path(__file__).parents[3] / "golden" / "conflicts.csv"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -199,3 +204,32 @@ def test_reading_is_no_writing() -> None:
     audits = sorted(ACTIONS["audit.examine"].permissions)
     assert held_together([*audits, "clients:read", "clients:masked", "routing:explain"]) == ()
     assert CONFLICTS[29] in held_together([*audits, "clients:write"])
+
+
+def test_no_role_of_the_sample_broker_holds_both_ends_alone() -> None:
+    """Each of the sixteen is for one person; `brokerd check` names one that is not."""
+    book, _ = read_folder(DEMO_FOLDER)
+    assert book is not None
+    assert len(book.roles) >= 16
+    assert role_findings(book) == []
+    both = Role(id="both", scopes=("kyc:approve", "withdrawals:approve"))
+    wrong = role_findings(msgspec.structs.replace(book, roles=(*book.roles, both)))
+    assert [finding.code for finding in wrong] == ["role-conflict"]
+
+
+def test_the_table_refuses_these_roles_of_the_sample_broker_in_one_hand() -> None:
+    """What assignment refuses, in whole: a change of the roles shows here what it means."""
+    book, _ = read_folder(DEMO_FOLDER)
+    assert book is not None
+    people = [role for role in book.roles if not role.id.startswith("svc.")]
+    refused = {
+        f"{one.id}+{other.id}": [it.number for it in found]
+        for one, other in combinations(sorted(people, key=lambda role: role.id), 2)
+        if (found := held_together({*one.scopes, *other.scopes}))
+    }
+    assert refused["compliance+finance"] == [2]
+    assert refused["finance+iam"] == [26, 27]
+    assert refused["finance+sre"] == [27, 28]
+    assert 22 in refused["compliance+sales"]
+    assert all(29 in refused[name] for name in refused if "auditor" in name.split("+"))
+    assert "dealing+finance" not in refused
