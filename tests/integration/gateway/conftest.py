@@ -106,6 +106,8 @@ BOOK = Rulebook(
                 "approvals:withdraw",
             ),
         ),
+        Role(id="clerk", scopes=("approvals:decide", "approvals:read", "delegations:give")),
+        Role(id="svc.portal", scopes=()),
         Role(id="looker", scopes=("partners:read", "partners:write")),
         Role(id="compliance", scopes=tuple(CATALOGUE)),
         Role(id="operations", scopes=tuple(set(CATALOGUE) - {"lifecycle:approve"})),
