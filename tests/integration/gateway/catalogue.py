@@ -122,6 +122,31 @@ async def lent(api: Api) -> str:
     return str(made["id"])
 
 
+async def assigned(api: Api, role: str, **fields: object) -> str:
+    """Somebody is given a role by two people; the grant's id."""
+    order = {"person": f"new-{next(_numbers)}", "role": role, "reason": "joins", **fields}
+    question = await post(api, "/v1/grants", order)
+    checker = await api.key(owner="desk", person="bob")
+    decision = {"decision": "approve", "reason": "fine"}
+    await post(api, f"/v1/approvals/{question['id']}/decide", decision, checker)
+    return str(question["subject"])
+
+
+@runs("role.grant", "role.revoke")
+async def granted(api: Api) -> str:
+    """A role is given, and taken back."""
+    grant = await assigned(api, "reader")
+    await post(api, f"/v1/grants/{grant}/revoke", {"reason": "left"})
+    return grant
+
+
+@runs("role.exception")
+async def excepted(api: Api) -> str:
+    """A role that holds both ends of a conflict is given for a while."""
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    return await assigned(api, "everything", exception=True, valid_until=until)
+
+
 @runs("partner.create")
 async def partner(api: Api) -> str:
     """A partner is made known."""
@@ -272,6 +297,13 @@ async def refused(api: Api) -> str:
 
 
 # --- the audit itself ---------------------------------------------------------------------------
+
+
+@runs("audit.read")
+async def looked(api: Api) -> str:
+    """Somebody looks into the audit."""
+    assert (await api.call("GET", "/v1/audit?purpose=test")).status == 200
+    return "audit"
 
 
 @runs("audit.export")
