@@ -113,6 +113,21 @@ HEAD_OF_CHAIN: Final = """
 SELECT no FROM gateway.audit_seal ORDER BY no DESC LIMIT 1
 """
 
+# --- looking into it ----------------------------------------------------------------------------
+
+# $1 to $5 as of an export, $6 the command or '', $7 a number to stay below or 0, $8 entities, $9 brands and $10 first
+# words of commands, each joined by commas and '*' for all: a record is shown when one grant reaches it with all three.
+SEARCH: Final = f"""
+SELECT s.no, s.hash, {_RECORD}
+  FROM gateway.audit_seal s JOIN gateway.audit a ON a.id = s.audit_id
+ WHERE {_ASKED} AND ($6 = '' OR a.command = $6) AND ($7 = 0 OR s.no < $7)
+   AND EXISTS (SELECT FROM unnest($8::text[], $9::text[], $10::text[]) AS g(entities, brands, words)
+                WHERE (g.entities = '*' OR a.entity = ANY(string_to_array(g.entities, ',')))
+                  AND (g.brands = '*' OR a.brand = ANY(string_to_array(g.brands, ',')))
+                  AND (g.words = '*' OR split_part(a.command, '.', 1) = ANY(string_to_array(g.words, ','))))
+ ORDER BY s.no DESC LIMIT $11
+"""  # noqa: S608 - columns of ours
+
 # --- what must agree ----------------------------------------------------------------------------
 
 # Below the end of the chain every record has a seal, and a seal is looked up by what its record says.

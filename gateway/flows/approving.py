@@ -16,7 +16,7 @@ import msgspec
 from gateway.control import acts, approvals, delegations, idempotency, items
 from gateway.control.acts import Deed
 from gateway.control.approvals import Approval, Decision, Verdict, Voter
-from gateway.control.audit import Command, audited
+from gateway.control.audit import Command, Concerns, audited
 from gateway.control.idempotency import Abandoned, Answer, Idem
 from gateway.control.items import Item
 from gateway.control.policies import KINDS
@@ -25,7 +25,7 @@ from gateway.control.rulebook import RULEBOOK
 from gateway.control.rules import Rules
 from gateway.control.views import Decide, ResolveItem, approval_view, item_view
 from gateway.flows.transacting import hold, store
-from ledger.ids import Ids
+from ledger.ids import Ids, is_id
 from ledger.units import Change, Done, Left, Unit, Why
 
 TRIES_MAX: Final = 6  # one more than people can be needed: each may decide just before us
@@ -212,7 +212,12 @@ class Approving:
                 *items.item_resolved(item, order.reason, command.caller.person, command.at),
                 *done,
                 audited(
-                    command, "item.resolve", item.id, self._ids.new("AU"), before=item_view(item)
+                    command,
+                    "item.resolve",
+                    item.id,
+                    self._ids.new("AU"),
+                    before=item_view(item),
+                    concerns=_concerning(item.entity, item.subject),
                 ),
             )
         )
@@ -226,7 +231,8 @@ class Approving:
         except Refusal as no:
             tried = {"refused": no.code, **no.facts}
             audit_id = self._ids.new("AU")
-            row = audited(command, "item.resolve", item.id, audit_id, after=tried)
+            about = _concerning(item.entity, item.subject)
+            row = audited(command, "item.resolve", item.id, audit_id, after=tried, concerns=about)
             await self._lane.submit(Unit((row,)))
             raise
 
@@ -325,7 +331,10 @@ class Approving:
         await self._lane.submit(Unit((self._audited(command, name, approval, tried),)))
 
     def _audited(self, command: Command, name: str, approval: Approval, after: object) -> Change:
-        return audited(command, name, approval.id, self._ids.new("AU"), after=after)
+        return audited(
+            command, name, approval.id, self._ids.new("AU"), after=after,
+            concerns=_concerning(approval.entity, approval.subject), approvals=(approval.id,),
+        )  # fmt: skip
 
     def _told(self, approval: Approval, kind: str, body: bytes, command: Command) -> Change:
         """The event for the system that asked."""
@@ -351,3 +360,8 @@ class Approving:
         if left.why in (Why.STALE, Why.CHECK):
             raise Refusal("version-conflict", "it changed while this command was under way")
         raise Refusal("conflict", f"left out: {left.why.value} {left.kind}")
+
+
+def _concerning(entity: str, subject: str) -> Concerns:
+    """What an act is about whose object is known by its entity and its subject's id alone."""
+    return Concerns(entity, client=subject if is_id(subject, "CL") else "")

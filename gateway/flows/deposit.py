@@ -224,7 +224,12 @@ class Deposits:
             *(rows.attempt_sent(attempt, command.caller.person) if attempt else ()),
             *told,
             audited(
-                command, "deposit.start", payment.id, self._ids.new("AU"), after=_said(payment)
+                command,
+                "deposit.start",
+                payment.id,
+                self._ids.new("AU"),
+                after=_said(payment),
+                concerns=clients.concerning(prepared.client),
             ),
         )
         settlement = Settlement(case, changes, (), attempt, decided=attempt is None)

@@ -111,6 +111,7 @@ class Onboarding:
                     client.id,
                     self._ids.new("AU"),
                     after=client_view(client),
+                    concerns=clients.concerning(client),
                 ),
                 self._told(client, "client.created", body, command),
             )
@@ -192,7 +193,7 @@ class Onboarding:
         view = client_view(after)
         return (
             *clients.client_moved(client, after, command, approval=approval),
-            self._audited(command, client, {"view": view, "approval": approval}),
+            self._audited(command, client, {"view": view}, approval),
             self._told(client, "client.moved", msgspec.json.encode(view), command),
         )
 
@@ -200,10 +201,14 @@ class Onboarding:
         """The event for whoever made the client known."""
         return self._emit(client.caller, kind, client.id, body, command.correlation)
 
-    def _audited(self, command: Command, client: Client, after: object) -> Change:
+    def _audited(
+        self, command: Command, client: Client, after: object, approval: str = ""
+    ) -> Change:
         before: ClientView = client_view(client)
-        audit_id = self._ids.new("AU")
-        return audited(command, "client.move", client.id, audit_id, before=before, after=after)
+        return audited(
+            command, "client.move", client.id, self._ids.new("AU"), before=before, after=after,
+            concerns=clients.concerning(client), approvals=(approval,) if approval else (),
+        )  # fmt: skip
 
     # --- a second person ------------------------------------------------------------------------
 

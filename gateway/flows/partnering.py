@@ -17,7 +17,7 @@ import msgspec
 
 from config.rulebook import Brand, Entity
 from gateway.control.access import Tags
-from gateway.control.audit import Command, audited
+from gateway.control.audit import Command, Concerns, audited
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.refusals import Refusal, not_found
 from gateway.control.rules import Compiled, Rules
@@ -154,7 +154,14 @@ class Partnering:
             answered_claim(idem, contract.id, command, answer),
             inputs.moved(contract.book, contract.inputs - 1),
             *partners.contract_created(contract),
-            audited(command, "contract.create", contract.id, audit_id, after=view),
+            audited(
+                command,
+                "contract.create",
+                contract.id,
+                audit_id,
+                after=view,
+                concerns=Concerns(contract.entity, contract.brand, "", contract.id),
+            ),
         )
         return answer, Unit(changes)
 

@@ -135,7 +135,7 @@ class Accounts:
                 *rows.account_requested(account, command.caller.person),
                 audited(
                     command, "account.request", account.id, self._ids.new("AU"),
-                    after=account_view(account),
+                    after=account_view(account), concerns=clients.concerning(client),
                 ),
                 self._emit(
                     account.caller, "account.requested", account.id, body, account.correlation

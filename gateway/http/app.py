@@ -42,6 +42,7 @@ from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
 from gateway.http import (
     accounts,
+    auditing,
     attribution,
     books,
     clients,
@@ -355,6 +356,12 @@ ROUTES: Final = (
         handler=control.resolve, summary="Close an item with a reason", request=ResolveItem,
         idempotent=True, responses={200: ItemView},
         problems=("already-resolved", "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/audit", scope="audit:read", masked=("audit:area",),
+        handler=auditing.page, summary="Look into the audit: sealed records, newest first",
+        params=auditing.AuditParams, responses={200: auditing.AuditPage},
+        problems=("reason-missing",),
     ),
     Route(
         method="GET", path="/v1/sessions", scope="sessions:read", handler=house.sessions,

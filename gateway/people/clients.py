@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.control.access import Tags
-from gateway.control.audit import Command
+from gateway.control.audit import Command, Concerns
 from gateway.control.refusals import Refusal
 from gateway.people import queries as q
 from gateway.people import states
@@ -134,6 +134,11 @@ def moved(client: Client, move: Move, at: datetime) -> Client:
         came_from=came_from,
         updated=at,
     )
+
+
+def concerning(client: Client) -> Concerns:
+    """What an act on this client, or on anything of theirs, is about."""
+    return Concerns(client.entity, client.brand, client.id, client.contract)
 
 
 # --- changes ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from config.load import hash_of, read_folder
+from config.load import read_folder
 from config.rulebook import (
     ApprovalPolicy,
     Brand,
@@ -66,6 +66,7 @@ from ledger.journal import Numbers
 from ledger.lane import Lane, LaneLimits
 from ledger.units import Unit
 from tests.integration.gateway.lived import lived, opened
+from tests.support.rulebooks import written
 from tests.support.servers import Cluster, Database, fresh_database
 
 PEPPER = b"pepper of the tests"
@@ -78,9 +79,8 @@ SAMPLE_ROLES = tuple(
     msgspec.structs.replace(role, id=f"as.{role.id}") for role in read_folder(DEMO_FOLDER)[0].roles
 )
 
-BOOK = Rulebook(
-    hash=hash_of(b"{}"),
-    source=b"{}",
+_BOOK = Rulebook(
+    hash="",
     entities=(
         Entity(id="fx-eu", name="FX EU", jurisdiction="CY", book=1, currency="EUR"),
         Entity(id="fx-int", name="FX INT", jurisdiction="SC", book=2, currency="USD"),
@@ -108,6 +108,7 @@ BOOK = Rulebook(
         ),
         Role(id="clerk", scopes=("approvals:decide", "approvals:read", "delegations:give")),
         Role(id="svc.portal", scopes=()),
+        Role(id="area", scopes=("audit:area", "clients:read", "approvals:read")),
         Role(id="looker", scopes=("partners:read", "partners:write")),
         Role(id="compliance", scopes=tuple(CATALOGUE)),
         Role(id="operations", scopes=tuple(set(CATALOGUE) - {"lifecycle:approve"})),
@@ -123,6 +124,7 @@ BOOK = Rulebook(
     ),
     approvals=(ApprovalPolicy(kind="client.move", needed=1, expiry_s=3600),),
 )
+BOOK = written(_BOOK)
 
 
 class FakeDeposits:
@@ -304,12 +306,12 @@ def _lanes(database: Database) -> tuple[Lane, Lane]:
     )
 
 
-async def _in_force(pool: asyncpg.Pool, ids: Ids, clock: Clock) -> Rules:
+async def _in_force(pool: asyncpg.Pool, ids: Ids, clock: Clock, book: Rulebook) -> Rules:
     """Bring the rulebook into force, with its plans; returns what is decided with."""
     async with pool.acquire() as conn:
         start = audit.Command(keys.operator("root"), "start", "test", clock.now())
-        await rulebooks.agree(conn, BOOK, start, ids, adopt=False)
-    return settled(BOOK)
+        await rulebooks.agree(conn, book, start, ids, adopt=False)
+    return settled(book)
 
 
 def _hub(
@@ -333,6 +335,7 @@ async def serving(
     limits: Limits | None = None,
     stream_limits: LiveLimits = STREAMS,
     settings: Settings = SETTINGS,
+    book: Rulebook = BOOK,
 ) -> AsyncIterator[Api]:
     """Put the application together and serve it on a free loopback port."""
     clock = Clock()
@@ -340,7 +343,7 @@ async def serving(
     clocks = Clocks(clock.now, clock.monotonic, clock.monotonic, os.urandom)
     ids = Ids(lambda: int((time.time() + clock.skew_s) * 1000), os.urandom)
     lane, command_lane = _lanes(database)
-    rules = await _in_force(pool, ids, clock)
+    rules = await _in_force(pool, ids, clock, book)
     emit = Emitter(clock.now)
     deciding = controlling.deciding(lane, pool, rules, ids, emit, clock.now, lambda _: ())
     deposits = FakeDeposits(lane)
