@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
+from gateway.cli_duties import duties
+from gateway.cli_people import certificate, certificates, people, revoke_certificate
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -61,7 +64,7 @@ def main() -> None:
 @click.option("--adopt", is_flag=True, help="Bring this rulebook into force in place of another.")
 def serve(config: Path | None, *, adopt: bool) -> None:
     """Run the daemon until SIGTERM or Ctrl-C."""
-    settings = _settings(config)
+    settings = settings_of(config)
     from gateway.daemon import main as live
 
     sys.exit(live(settings, adopt=adopt))
@@ -91,6 +94,23 @@ def demo(
         headless=headless, seconds=seconds, summary=summary, fresh=fresh, traders=traders
     )
     sys.exit(status)
+
+
+@cli.command()
+@click.argument("number", type=click.IntRange(min=1, max=7))
+@click.option(
+    "--evidence",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder for what is left behind, as JSON.",
+)
+def scenario(number: int, evidence: Path) -> None:
+    """Play a story on a whole sample broker and keep its evidence: 7, an auditor's day."""
+    from gateway.demo.scenarios import STORIES, main
+
+    if number not in STORIES:
+        raise click.UsageError(f"there is no scenario {number} yet")
+    sys.exit(main(number, evidence))
 
 
 @cli.command()
@@ -124,8 +144,8 @@ def migrate(config: Path | None) -> None:
 
     Safe while replicas run, and where several do it at once.
     """
-    settings = _settings(config)
-    applied = _run(_migrate(settings))
+    settings = settings_of(config)
+    applied = run(_migrate(settings))
     for label in applied:
         click.echo(f"applied {label}")
     click.echo(f"{len(applied)} migrations applied" if applied else "nothing to apply")
@@ -140,12 +160,12 @@ def verify(*, config: Path | None, quick: bool) -> None:
     Sums, balances, versions, holds, every rebate from its deal, consistency between the rooms,
     grants and triggers: every finding is printed, and the status is 1 if there is one.
     """
-    settings = _settings(config)
-    wrong = _run(_verify(settings, quick=quick))
+    settings = settings_of(config)
+    wrong = run(_verify(settings, quick=quick))
     if not wrong:
         click.echo("the books agree")
         return
-    _print_table(
+    print_table(
         f"{len(wrong)} findings",
         ("code", "subject", "detail"),
         [(it.code, it.subject, it.detail) for it in wrong],
@@ -175,7 +195,7 @@ def add_key(
     from gateway.control.keys import NewKey
 
     wish = NewKey(owner, role, tuple(entities) or ("*",), person)
-    key_id, token = _run(_add_key(_settings(config), wish, reason))
+    key_id, token = run(_add_key(settings_of(config), wish, reason))
     click.echo(f"key {key_id} of {owner}, role {role}", err=True)
     click.echo(token)
 
@@ -184,9 +204,15 @@ def add_key(
 @_config
 def list_keys(config: Path | None) -> None:
     """Show all keys, without their secrets."""
-    rows = _run(_list_keys(_settings(config)))
+    rows = run(_list_keys(settings_of(config)))
     columns = ("id", "owner", "person", "role", "entities", "created", "revoked")
-    _print_table("keys", columns, [[_cell(row[name]) for name in columns] for row in rows])
+    print_table("keys", columns, [[cell(row[name]) for name in columns] for row in rows])
+
+
+keys.add_command(certificate)
+keys.add_command(certificates)
+cli.add_command(people)
+cli.add_command(duties)
 
 
 @keys.command("revoke")
@@ -194,8 +220,12 @@ def list_keys(config: Path | None) -> None:
 @click.option("--reason", default="", help="Why, for the audit.")
 @_config
 def revoke_key(key_id: str, reason: str, config: Path | None) -> None:
-    """Take a key back; it stops working within a few seconds."""
-    owner = _run(_revoke_key(_settings(config), key_id, reason))
+    """Take a key, or a certificate's name, back; it stops working within a few seconds."""
+    if key_id.startswith("CE"):
+        name = run(revoke_certificate(settings_of(config), key_id, reason))
+        click.echo(f"certificate {key_id} of {name} is revoked")
+        return
+    owner = run(_revoke_key(settings_of(config), key_id, reason))
     click.echo(f"key {key_id} of {owner} is revoked")
 
 
@@ -222,7 +252,7 @@ _moment: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 @_config
 def export_audit(*, out: Path, reason: str, config: Path | None, **asked: Any) -> None:
     """Write sealed records to a file that can be checked without us; by default all."""
-    shown = _run(_export_audit(_settings(config), out, reason, asked))
+    shown = run(_export_audit(settings_of(config), out, reason, asked))
     click.echo(f"{out}: {shown} records")
 
 
@@ -340,7 +370,7 @@ def _entry(module: str) -> Any:
     return import_module(module).main
 
 
-def _settings(config: Path | None) -> Settings:
+def settings_of(config: Path | None) -> Settings:
     """The settings, with logging set up by them; with any mistake prints all and ends."""
     from config.log import set_up
     from config.settings import load_settings
@@ -352,7 +382,7 @@ def _settings(config: Path | None) -> Settings:
     return settings
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T]) -> T:
     """Run one command's work; what can be expected to fail is told in one line, with status 1."""
     import asyncpg
 
@@ -386,7 +416,7 @@ async def _verify(settings: Settings, *, quick: bool) -> Sequence[Wrong]:
 
 
 async def _add_key(settings: Settings, wish: NewKey, reason: str) -> tuple[str, str]:
-    async with _connected(settings) as conn, conn.transaction():
+    async with connected(settings) as conn, conn.transaction():
         maker, command = await _key_maker(conn, settings, reason)
         return await maker.add(conn, command, wish)
 
@@ -394,12 +424,12 @@ async def _add_key(settings: Settings, wish: NewKey, reason: str) -> tuple[str, 
 async def _list_keys(settings: Settings) -> list[Mapping[str, object]]:
     from gateway.control import keys as credentials
 
-    async with _connected(settings) as conn:
+    async with connected(settings) as conn:
         return await credentials.list_keys(conn)
 
 
 async def _revoke_key(settings: Settings, key_id: str, reason: str) -> str:
-    async with _connected(settings) as conn, conn.transaction():
+    async with connected(settings) as conn, conn.transaction():
         maker, command = await _key_maker(conn, settings, reason)
         return await maker.revoke(conn, command, key_id)
 
@@ -412,18 +442,18 @@ async def _export_audit(
     from gateway.control.keys import operator
     from gateway.exports import export
 
-    ids = _ids()
+    ids = new_ids()
     command = Command(operator(getuser()), reason, ids.new("CR"), datetime.now(UTC))
     wanted: dict[str, Any] = {
         name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
         for name, value in asked.items()
     }
-    async with _connected(settings) as conn:
+    async with connected(settings) as conn:
         return await export(conn, command, Asked(**wanted), out, ids)
 
 
 @asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     """A connection as the daemon's role to a database whose schemas are of this version."""
     import asyncpg
 
@@ -464,13 +494,13 @@ async def _key_maker(
     from gateway.control.audit import Command
     from gateway.control.keys import KeyMaker, operator
 
-    now, ids = datetime.now(UTC), _ids()
-    roles, _ = access.compile(await _rulebook(conn, settings))
+    now, ids = datetime.now(UTC), new_ids()
+    roles, _ = access.compile(await rulebook_of(conn, settings))
     maker = KeyMaker(roles, ids, os.urandom, settings.control.pepper.reveal().encode())
     return maker, Command(operator(getuser()), reason, ids.new("CR"), now)
 
 
-async def _rulebook(conn: asyncpg.Connection, settings: Settings) -> Rulebook:
+async def rulebook_of(conn: asyncpg.Connection, settings: Settings) -> Rulebook:
     """The rulebook in force; in a house that never had one, the one of the settings."""
     from gateway.control import rulebook
 
@@ -483,7 +513,8 @@ async def _rulebook(conn: asyncpg.Connection, settings: Settings) -> Rulebook:
     return book
 
 
-def _ids() -> Ids:
+def new_ids() -> Ids:
+    """Ids by this machine's clock."""
     from ledger.ids import Ids
 
     return Ids(lambda: time.time_ns() // 1_000_000, os.urandom)
@@ -512,7 +543,7 @@ def _summary(book: Rulebook) -> str:
     return f"no findings; {counts}; hash {book.hash}"
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table for people; where the output is no terminal, one line a row with tabs between."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
@@ -530,7 +561,8 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     Console().print(table)
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as a table shows it."""
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
     if isinstance(value, list | tuple):
