@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, Final, get_origin
 
@@ -24,7 +25,7 @@ from config.shape import bare, fields_of, shape
 
 # What names an item: lists of these are sorted by it, so that neither the order of files nor that
 # of tables changes the hash. Rules are absent: their order is their meaning.
-_NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
+NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
     "entity": ("id",),
     "brand": ("id",),
     "platform": ("id",),
@@ -77,6 +78,18 @@ def from_source(source: bytes) -> Rulebook:
     if document is None:
         raise ValueError("; ".join(f"{path_text(flaw.path)}: {flaw.message}" for flaw in flaws))
     return from_document(document, hash_of(source), source, {})
+
+
+def read_document(document: dict[str, Any]) -> tuple[Rulebook | None, list[Finding]]:
+    """A rulebook that was sent as JSON rather than written in files; judges its shape alone."""
+    shaped, flaws = shape(document, Document)
+    if shaped is None or flaws:
+        return None, placed(flaws, {})
+    ordered = {
+        kind: sorted(items, key=partial(_name, kind)) if kind in NAMED_BY else items
+        for kind, items in document.items()
+    }
+    return from_source(canonical(ordered)), []
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -143,7 +156,7 @@ def _split(texts: Sequence[Text]) -> list[Finding]:
     """Rules stand in one file, since they are read in order; so does each single table."""
     findings = []
     for kind, (first, *others) in _holders(texts).items():
-        for text in others if kind not in _NAMED_BY else ():
+        for text in others if kind not in NAMED_BY else ():
             at = Where(first.file, first.lines[(kind,)])
             why = f"`{kind}` stands in one file, and it is already at {at.text}"
             findings.append(Finding(Where(text.file, text.lines[(kind,)]), "split", why, kind))
@@ -160,7 +173,7 @@ def _merge_list(kind: str, holders: Iterable[Text], where: dict[Path, Where]) ->
     items = [
         (item, text, number) for text in holders for number, item in enumerate(text.data[kind])
     ]
-    if kind in _NAMED_BY:
+    if kind in NAMED_BY:
         items.sort(key=lambda entry: _name(kind, entry[0]))
     for position, (_, text, number) in enumerate(items):
         _keep_places(text, (kind, number), (kind, position), where)
@@ -169,7 +182,7 @@ def _merge_list(kind: str, holders: Iterable[Text], where: dict[Path, Where]) ->
 
 def _name(kind: str, item: object) -> tuple[str, ...]:
     values = item if isinstance(item, dict) else {}
-    return tuple(str(values.get(key, "")) for key in _NAMED_BY[kind])
+    return tuple(str(values.get(key, "")) for key in NAMED_BY[kind])
 
 
 def _keep_places(text: Text, path: Path, becomes: Path, where: dict[Path, Where]) -> None:

@@ -6,11 +6,15 @@ Knows the phases and what ends them (signals, a bug in a service). Refuses to kn
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from gateway.http.parts import Degraded, Readiness
+
+COLLECT_AFTER: Final = 50_000  # new objects that the collector may be asked to look through
 
 
 class Lifecycle:
@@ -47,3 +51,14 @@ class Lifecycle:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+
+def collect_seldom() -> None:
+    """Have the collector look after many new objects, and never again at what is loaded by now.
+
+    Requests make thousands of objects that end with them and hardly a cycle. At the usual threshold
+    of 700 looking for cycles takes a seventh of a deposit's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 50, 50)

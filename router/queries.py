@@ -155,3 +155,12 @@ SELECT p.id AS payment_id, p.state AS payment_state, p.amount_minor AS minor, p.
 FROM router.payment p LEFT JOIN router.attempt a ON a.payment_id = p.id
 ORDER BY p.id, a.no
 """
+
+NEWEST: Final = """
+SELECT * FROM router.payment ORDER BY id DESC LIMIT $1
+"""
+
+OPEN_ATTEMPTS: Final = """
+SELECT psp, count(*) AS attempts FROM router.attempt
+WHERE psp = ANY($1::text[]) AND state = ANY($2::text[]) GROUP BY psp
+"""

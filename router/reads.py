@@ -15,9 +15,9 @@ import msgspec
 from ledger.money import Money, currency
 from router import queries as q
 from router.decide import Route
-from router.intents import Attempt, Payment
+from router.intents import Attempt, Intent, Payment
 from router.psp.inbox import InboxEntry
-from router.states import AttemptState, PaymentState
+from router.states import OPEN, AttemptState, PaymentState
 
 Row = Mapping[str, Any]
 _ROUTE: Final = msgspec.json.Decoder(Route)
@@ -107,6 +107,18 @@ async def parked_count(conn: asyncpg.Connection) -> int:
     """How many notices are parked."""
     count: int = await conn.fetchval(q.PARKED_COUNT)
     return count
+
+
+async def newest_intents(conn: asyncpg.Connection, limit: int) -> list[tuple[str, Intent]]:
+    """The newest payments, each by its id with what routing looked at."""
+    found = [read_payment(row) for row in await conn.fetch(q.NEWEST, limit)]
+    return [(each.id, each.intent) for each in found]
+
+
+async def open_attempts(conn: asyncpg.Connection, psps: list[str]) -> dict[str, int]:
+    """How many attempts at each of these providers have no end yet."""
+    rows = await conn.fetch(q.OPEN_ATTEMPTS, psps, [state.value for state in OPEN])
+    return {row["psp"]: row["attempts"] for row in rows}
 
 
 async def survey(conn: asyncpg.Connection) -> list[Surveyed]:

@@ -277,6 +277,11 @@ async def page(
     return [_approval(dict(row)) for row in rows]
 
 
+async def makers(conn: asyncpg.Connection, kinds: list[str]) -> list[str]:
+    """Who asked questions of these kinds within ninety days, each once."""
+    return [row["maker"] for row in await conn.fetch(q.SELECT_MAKERS, kinds)]
+
+
 async def due(conn: asyncpg.Connection, now: datetime, limit: int) -> list[Approval]:
     """Open questions whose time has passed, the oldest first."""
     return [_approval(dict(row)) for row in await conn.fetch(q.SELECT_DUE, now, limit)]

@@ -46,6 +46,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "sign-in.refuse": "somebody comes in a person's name and is not let in",
     "sign-in.leave": "a person ends their session",
     "sign-in.revoke": "somebody's session is ended by another person",
+    "break-glass.grant": "a role is asked for in an emergency, or given",
+    "break-glass.end": "a role of an emergency is over",
     "person.add": "a person gets a role at the machine",
     "person.password": "a person gets another password",
     "person.device": "a person gets another device that shows codes",

@@ -12,6 +12,7 @@ import msgspec
 
 from config.findings import Finding
 from config.rulebook import Platform, Rulebook
+from gateway.control.areas import AREAS
 
 
 def never(old: Rulebook, new: Rulebook) -> list[Finding]:
@@ -36,6 +37,7 @@ def _never(old: Rulebook, new: Rulebook) -> Iterator[Finding]:
             path = f"entity[{number}].currency"
             why = f"{path}: the books of `{entity.id}` are kept in {entity.currency}"
             yield Finding(new.place(path), "currency-changed", why, path)
+    yield from _locked_out(old, new)
     known = {entity.id for entity in old.entities}
     for number, after in enumerate(new.entities):
         if after.id not in known and after.book in owners:
@@ -48,6 +50,16 @@ def _never(old: Rulebook, new: Rulebook) -> Iterator[Finding]:
             path = f"brand[{number}].entity"
             why = f"{path}: clients of `{brand.id}` have contracts with `{brands[brand.id]}`"
             yield Finding(new.place(path), "brand-moved", why, path)
+
+
+def _locked_out(old: Rulebook, new: Rulebook) -> Iterator[Finding]:
+    """Somebody may always agree to the next change."""
+    before = {scope for role in old.roles for scope in role.scopes}
+    after = {scope for role in new.roles for scope in role.scopes}
+    for area in AREAS.values():
+        if area.publishes in before - after:
+            why = f"no role has `{area.publishes}`: nobody could agree to a change of {area.said}"
+            yield Finding(new.place("role"), "nobody-publishes", why, "role")
 
 
 def needs_restart(old: Rulebook, new: Rulebook) -> list[Finding]:

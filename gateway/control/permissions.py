@@ -283,7 +283,10 @@ _OWN: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("X", "sign-ins:revoke", "end somebody's session"),
     ),
     "person": (("R", "people:read", "read people with their roles and credentials"),),
-    "rulebook version": (("R", "rulebook:read", "read versions of the rulebook"),),
+    "rulebook version": (
+        ("R", "rulebook:read", "read versions of the rulebook"),
+        ("C", "rulebook:draft", "draft versions of what one's role drafts, and have them agreed"),
+    ),
 }
 """What the API has and the matrix lacks (`tests/golden/permission_matrix_api.csv`)."""
 

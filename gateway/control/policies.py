@@ -51,6 +51,10 @@ KINDS: Final[Mapping[str, KindOf]] = {
         "have a client come through another partner's contract", "attribution:approve",
         "attribution.request", "attribution.approve",
     ),
+    "break-glass.grant": KindOf(
+        "give a person a role for minutes in an emergency", "break-glass:approve",
+        "break-glass.request", "break-glass.grant",
+    ),
     "client.move": KindOf(
         "move a client to another state", "lifecycle:approve", "lifecycle.request",
         "lifecycle.approve",

@@ -116,3 +116,8 @@ WHERE ($1 = '' OR id < $1) AND (giver = $2 OR delegate = $2 OR $3::text[] IS NUL
   AND ($4 = '' OR giver = $4 OR delegate = $4)
 ORDER BY id DESC LIMIT $5
 """
+
+SELECT_MAKERS: Final = """
+SELECT DISTINCT maker FROM gateway.approval
+WHERE kind = ANY($1::text[]) AND created > clock_timestamp() - interval '90 days' ORDER BY maker
+"""

@@ -26,9 +26,8 @@ from msgspec.structs import replace
 from bridge.rows import account_requested
 from bridge.states import Account, AccountState
 from config.findings import NOWHERE, Finding
-from config.load import canonical, from_source
 from config.rulebook import Outbox as OutboxPolicy
-from config.rulebook import Routing, Rulebook
+from config.rulebook import Routing
 from config.secret import Secret
 from gateway.control import keys
 from gateway.control import rulebook as rulebooks
@@ -58,6 +57,7 @@ from router.intents import Attempt, Intent
 from router.outcomes import Approved, NotFound, NotSent, Outcome
 from router.psp.connector import load_connectors
 from router.psp.signatures import sign_timestamped
+from tests.support.rulebooks import written
 from tests.support.servers import Database
 from tests.unit.router.values import rulebook as sample_rulebook
 
@@ -71,18 +71,8 @@ ROUTING = Routing(
 POLICY = OutboxPolicy(steps_s=(0.01, 0.02), attempts_max=3, delivery_timeout_s=2)
 
 
-def _written(book: Rulebook, **changes: Any) -> Rulebook:
-    """The rulebook as it would be read from a folder: with a source, and the hash of it."""
-    parts = {
-        "entity": book.entities, "brand": book.brands, "platform": book.platforms,
-        "group": book.groups, "psp": book.psps, "rule": book.rules, "role": book.roles,
-        "routing": ROUTING,
-    }  # fmt: skip
-    return from_source(canonical(msgspec.to_builtins(parts | changes)))
-
-
-BOOK = _written(sample_rulebook())
-OTHER_BOOK = _written(BOOK, outbox=POLICY)
+BOOK = written(sample_rulebook(), routing=ROUTING)
+OTHER_BOOK = written(BOOK, outbox=POLICY)
 
 Said = Outcome | Callable[[Attempt], Awaitable[Outcome]]
 
