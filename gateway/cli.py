@@ -418,6 +418,7 @@ async def _verify(settings: Settings, *, quick: bool) -> Sequence[Wrong]:
 async def _add_key(settings: Settings, wish: NewKey, reason: str) -> tuple[str, str]:
     async with connected(settings) as conn, conn.transaction():
         maker, command = await _key_maker(conn, settings, reason)
+        await maker.require_holdable(conn, command, wish)
         return await maker.add(conn, command, wish)
 
 

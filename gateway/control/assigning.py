@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from gateway.control import grants
 from gateway.control import queries_duties as q
 from gateway.control.access import EVERYWHERE, NONE, Access, Caller, Reach
 from gateway.control.duties import Conflict, abilities, held_together
@@ -100,6 +101,19 @@ async def hold_person(conn: asyncpg.Connection, person: str) -> None:
     """Let nobody else give this person a role until the caller's transaction ends."""
     assert conn.is_in_transaction()
     await conn.execute(q.HOLD_PERSON, person)
+
+
+async def require_holdable(
+    conn: asyncpg.Connection, access: Access, person: str, role: str, at: datetime
+) -> None:
+    """Raise Refusal `roles-conflict` for a role that may not be in one hand with what they hold.
+
+    For who gives roles at the machine itself: there is no exception, and no way round.
+    """
+    await hold_person(conn, person)
+    held = await grants.of_person(conn, person)
+    if found := conflicts(access.roles, held, role, at, None):
+        raise conflict_refusal(person, role, found)
 
 
 async def exceptions(

@@ -116,6 +116,12 @@ async def page(
     return [read(row) for row in rows]
 
 
+async def holders(conn: asyncpg.Connection) -> list[tuple[str, tuple[str, ...]]]:
+    """Everybody who holds roles now, by the server's clock, with their roles."""
+    rows = await conn.fetch(q.SELECT_HOLDERS)
+    return [(row["person"], tuple(row["roles"])) for row in rows]
+
+
 def read(row: Mapping[str, object]) -> Grant:
     """A row of `gateway.access_grant` as a value."""
     plain = {name: row[name] for name in Grant.__struct_fields__ if name != "reach"}

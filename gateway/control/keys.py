@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.control import audit, grants
+from gateway.control import assigning, audit, grants
 from gateway.control import queries as q
 from gateway.control.access import EVERYWHERE, NONE, Access, Caller, Held, Reach
 from gateway.control.grants import Grant
@@ -146,6 +146,13 @@ class KeyMaker:
         self._ids = ids
         self._random_bytes = random_bytes
         self._pepper = pepper
+
+    async def require_holdable(
+        self, conn: asyncpg.Connection, command: audit.Command, wish: NewKey
+    ) -> None:
+        """Raise Refusal `roles-conflict` where the person may not hold this role beside others."""
+        person = wish.person or wish.owner
+        await assigning.require_holdable(conn, self._access, person, wish.role, command.at)
 
     async def add(
         self, conn: asyncpg.Connection, command: audit.Command, wish: NewKey

@@ -61,3 +61,32 @@ WHERE until > $1 AND since < $2 AND ($3 = '' OR person = $3) ORDER BY since, gra
 HOLD_PERSON: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('gateway.access_grant:' || $1, 0))
 """
+
+# --- the report ---------------------------------------------------------------------------------
+
+# In all of these: $1 since, $2 until, $3 the subject, or '' for all. An act is one row here, that of its subject.
+COUNT_ACTS: Final = """
+SELECT count(*) AS acts, count(DISTINCT person) AS people, count(DISTINCT subject) AS subjects
+FROM gateway.act WHERE at >= $1 AND at < $2 AND ($3 = '' OR subject = $3) AND place = subject
+"""
+
+COUNT_ENDS: Final = """
+SELECT DISTINCT action, person
+FROM gateway.act WHERE at >= $1 AND at < $2 AND ($3 = '' OR subject = $3) AND place = subject
+"""
+
+# $4 actions, $5 what each may not meet on its subject, $6 in its case, $7 the window of a subject, $8 what stands for ever.
+SELECT_VIOLATIONS: Final = """
+SELECT a.person, a.action, a.subject, a.case_id, a.at, a.actor,
+       e.action AS met, e.subject AS met_subject, e.case_id AS met_case, e.at AS met_at, e.actor AS met_actor
+FROM gateway.act a
+JOIN unnest($4::text[], $5::text[], $6::text[]) AS b(action, here, there) ON b.action = a.action
+CROSS JOIN LATERAL (
+    SELECT * FROM gateway.act e
+    WHERE e.place = a.place AND e.person = a.person AND e.no < a.no
+      AND (a.place = a.subject AND e.subject = a.subject AND e.action = ANY(string_to_array(b.here, ','))
+           AND (e.at >= a.at - $7::interval OR e.action = ANY($8::text[]))
+        OR a.place = a.case_id AND e.case_id = a.case_id AND e.action = ANY(string_to_array(b.there, ',')))) e
+WHERE a.at >= $1 AND a.at < $2 AND ($3 = '' OR a.subject = $3)
+ORDER BY a.at, a.person, a.place, a.no, e.no
+"""

@@ -61,3 +61,10 @@ SELECT_GRANTS: Final = f"""{_GRANTS}
 WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entities <@ $2) AND ($3 = '' OR person = $3) AND ($4 = '' OR role = $4)
 ORDER BY id DESC LIMIT $5
 """
+
+SELECT_HOLDERS: Final = """
+SELECT person, array_agg(DISTINCT role ORDER BY role) AS roles FROM gateway.access_grant
+WHERE revoked IS NULL AND valid_from <= statement_timestamp()
+  AND (valid_until IS NULL OR valid_until > statement_timestamp())
+GROUP BY person ORDER BY person
+"""

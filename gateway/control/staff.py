@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.control import audit, codes
+from gateway.control import assigning, audit, codes, grants
 from gateway.control import queries_sign_in as q
+from gateway.control.access import Access, Reach
 from gateway.control.audit import Command, audited
 from gateway.control.codes import Safe
+from gateway.control.grants import Grant
 from gateway.control.passwords import Passwords
 from gateway.control.refusals import Refusal
 from ledger.ids import Ids
@@ -104,6 +106,37 @@ class Staff:
     ) -> None:
         row = audited(command, name, person, self._ids.new("AU"), after=after)
         await audit.write(conn, [row])
+
+
+async def add(
+    conn: asyncpg.Connection,
+    command: Command,
+    ids: Ids,
+    access: Access,
+    person: str,
+    role: str,
+    reach: Reach,
+) -> str:
+    """Give a person a role at the machine, in the caller's transaction; returns the grant's id.
+
+    Raises Refusal `role-unknown`, `role-kind` for a service's role, `roles-conflict` for one that
+    may not be in one hand with what they hold.
+    """
+    if role not in access.roles:
+        raise Refusal("role-unknown", f"the rulebook has no role {role!r}")
+    if grants.kind_of(role) != "human":
+        raise Refusal("role-kind", f"{role} is not for people: see `brokerd keys`")
+    await assigning.require_holdable(conn, access, person, role, command.at)
+    at, by = command.at, command.caller.person
+    given = Grant(
+        id=ids.new("GR"), person=person, role=role, reach=reach, valid_from=at, created=at,
+        created_by=by,
+    )  # fmt: skip
+    after = {"grant": given.id, "role": role, "entities": sorted(reach.entities)}
+    row = audited(command, "person.add", person, ids.new("AU"), after=after)
+    known = grants.person_known(person, "human", at, by)
+    await audit.write(conn, [known, grants.given(given), row])
+    return given.id
 
 
 async def proofs(conn: asyncpg.Connection, person: str) -> Proofs | None:
