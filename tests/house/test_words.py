@@ -13,7 +13,14 @@ import pytest
 from tests.house.tree import code, product, python, text, tree
 
 # The composition roots: here real time, chance and the terminal are taken and handed on.
-ROOTS = {"gateway/cli.py", "gateway/cli_duties.py", "gateway/cli_people.py", "gateway/daemon.py", "gateway/demo/__init__.py"}
+ROOTS = {
+    "gateway/cli.py",
+    "gateway/cli_duties.py",
+    "gateway/cli_people.py",
+    "gateway/daemon.py",
+    "gateway/demo/__init__.py",
+    "gateway/demo/scenarios.py",
+}
 # The supervisor hands its children an environment made from its own, and makes their passwords.
 SUPERVISOR = re.compile(r"^gateway/servers/")
 # A tool of its own process: it may read the clock and print.
