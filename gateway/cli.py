@@ -24,6 +24,7 @@ import click
 
 from gateway.cli_duties import duties
 from gateway.cli_people import certificate, certificates, people, revoke_certificate
+from gateway.cli_rulebook import rulebook
 
 if TYPE_CHECKING:
     import asyncpg
@@ -61,7 +62,7 @@ def main() -> None:
 
 @cli.command()
 @_config
-@click.option("--adopt", is_flag=True, help="Bring this rulebook into force in place of another.")
+@click.option("--adopt", is_flag=True, help="Bring rules into force that wait for a start.")
 def serve(config: Path | None, *, adopt: bool) -> None:
     """Run the daemon until SIGTERM or Ctrl-C."""
     settings = settings_of(config)
@@ -133,7 +134,7 @@ def check(folder: Path | None, config: Path | None) -> None:
     if settings is not None and book is not None:
         findings += peers(settings, book)
     if findings or book is None:
-        _fail_with(findings)
+        fail_with(findings)
     click.echo(f"{folder}: {_summary(book)}")
 
 
@@ -213,6 +214,7 @@ keys.add_command(certificate)
 keys.add_command(certificates)
 cli.add_command(people)
 cli.add_command(duties)
+cli.add_command(rulebook)
 
 
 @keys.command("revoke")
@@ -377,7 +379,7 @@ def settings_of(config: Path | None) -> Settings:
 
     settings, findings = load_settings(config, os.environ)
     if settings is None:
-        _fail_with(findings)
+        fail_with(findings)
     set_up(settings.log.level, settings.log.form)
     return settings
 
@@ -411,7 +413,7 @@ async def _migrate(settings: Settings) -> list[str]:
 async def _verify(settings: Settings, *, quick: bool) -> Sequence[Wrong]:
     from gateway.verify import run
 
-    async with _checked(settings) as dsn:
+    async with checked(settings) as dsn:
         return await run(dsn, quick=quick)
 
 
@@ -458,7 +460,7 @@ async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     """A connection as the daemon's role to a database whose schemas are of this version."""
     import asyncpg
 
-    async with _checked(settings) as dsn:
+    async with checked(settings) as dsn:
         conn = await asyncpg.connect(dsn, timeout=settings.database.connect_timeout_s)
         try:
             yield conn
@@ -467,7 +469,7 @@ async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 
 @asynccontextmanager
-async def _checked(settings: Settings) -> AsyncIterator[str]:
+async def checked(settings: Settings) -> AsyncIterator[str]:
     """The address, as the daemon's role, of a database whose schemas are of this version."""
     import asyncpg
 
@@ -510,7 +512,7 @@ async def rulebook_of(conn: asyncpg.Connection, settings: Settings) -> Rulebook:
         return await rulebook.stored(conn, found.hash)
     book, findings = rulebook.check(Path(settings.rulebook.folder))
     if book is None:
-        _fail_with(findings)
+        fail_with(findings)
     return book
 
 
@@ -524,7 +526,7 @@ def new_ids() -> Ids:
 # --- what people see ----------------------------------------------------------------------------
 
 
-def _fail_with(findings: Sequence[Finding]) -> NoReturn:
+def fail_with(findings: Sequence[Finding]) -> NoReturn:
     """Print every finding and end with status 1."""
     for finding in findings:
         place = click.style(f"{finding.where.text}: ", fg="cyan") if finding.where.file else ""

@@ -26,6 +26,7 @@ from gateway.control.keys import operator
 from gateway.control.obstacles import needs_restart
 from gateway.control.oidc import Issuer, Questions
 from gateway.control.passwords import Passwords
+from gateway.control.personal import Vault
 from gateway.control.policies import KINDS
 from gateway.control.rules import Compiled, Rules
 from gateway.control.sign_ins import Lasting, SignIns
@@ -35,8 +36,10 @@ from gateway.flows.approving import Applier, Approving, Emit, Lane
 from gateway.flows.asking import Asking
 from gateway.flows.assigning import Assigning
 from gateway.flows.expiring import Expiring
+from gateway.flows.glass import Glass
 from gateway.flows.lending import Lending
 from gateway.flows.onboarding import Onboarding
+from gateway.flows.personal import Personal
 from gateway.flows.publishing import Publishing, Reached
 from gateway.flows.reattributing import Reattributing
 from gateway.http.auth import Keys
@@ -170,6 +173,8 @@ class Deciding(msgspec.Struct, frozen=True):
     expiring: Expiring
     publishing: Publishing
     assigning: Assigning
+    glass: Glass
+    personal: Personal
 
 
 def deciding(
@@ -180,6 +185,7 @@ def deciding(
     emit: Emit,
     now: Callable[[], datetime],
     reached: Reached,
+    vault: Vault,
 ) -> Deciding:
     """The engine of approvals, the rooms that ask by it, and an applier for each kind.
 
@@ -188,11 +194,13 @@ def deciding(
     asking = Asking(lane, pool, rules, ids, emit, now)
     onboarding = Onboarding(lane, pool, rules, asking, ids, emit, now)
     reattributing = Reattributing(lane, pool, asking, ids, emit, now)
+    personal = Personal(pool, vault, asking, ids, now)
     publishing = Publishing(lane, pool, rules, ids, emit, now, reached)
     assigning = Assigning(lane, pool, rules, asking, ids, now)
+    glass = Glass(pool, rules, asking, ids, now)
     appliers: dict[str, Applier] = {
-        **onboarding.appliers, **reattributing.appliers, **publishing.appliers,
-        **assigning.appliers,
+        **onboarding.appliers, **reattributing.appliers, **personal.appliers, **publishing.appliers,
+        **assigning.appliers, **glass.appliers,
     }  # fmt: skip
     assert appliers.keys() == KINDS.keys(), "each kind of question has its applier"
     return Deciding(
@@ -204,4 +212,6 @@ def deciding(
         Expiring(lane, pool, emit, now),
         publishing,
         assigning,
+        glass,
+        personal,
     )

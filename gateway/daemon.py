@@ -39,6 +39,7 @@ from gateway import controlling, gauges, migrate
 from gateway.control import idempotency, keys, versions
 from gateway.control import rulebook as rulebooks
 from gateway.control.audit import Command
+from gateway.control.personal import Vault
 from gateway.control.rules import Compiled, Rules, compiled
 from gateway.flows.accruing import Accruing
 from gateway.flows.attributions import of_logins
@@ -454,6 +455,7 @@ class House:
         self.deciding = controlling.deciding(
             self.counted, self.pool, self.rules, self.ids, self.emit, self.clocks.now,
             lambda book: peers(self.settings, book),
+            Vault(self.settings.control.personal_key.reveal(), self.clocks.random_bytes),
         )  # fmt: skip
         return Parts(
             pool=self.pool,
@@ -467,6 +469,7 @@ class House:
             onboarding=self.deciding.onboarding, approving=self.deciding.approving,
             lending=self.deciding.lending, publishing=self.deciding.publishing,
             effects=DryRun(self.pool), assigning=self.deciding.assigning, reattributing=self.deciding.reattributing,
+            glass=self.deciding.glass, personal=self.deciding.personal,
             partnering=Partnering(
                 CountedLane(self.command_lane, self.metrics), self.pool, self.rules,
                 self.ids, self.clocks.now,
@@ -546,6 +549,7 @@ class House:
             services.append(("resolver", self.resolver.run()))
             services.append(("outbox", self.outbox_owner.run(self.outbox.run)))
             services.append(("expiring", self.deciding.expiring.run()))
+            services.append(("glass", self.deciding.glass.run()))
             services.append(("purge", self._purge()))
             services.append(("seal", self.seal.run()))
         if "sessions" in parts:

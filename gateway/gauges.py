@@ -10,7 +10,7 @@ from datetime import datetime
 
 import asyncpg
 
-from gateway.control import items, sealing
+from gateway.control import glass, items, sealing
 from gateway.flows import queries as flow_queries
 from gateway.metrics import GatewayMetrics
 from ledger import deals
@@ -24,5 +24,6 @@ async def read(conn: asyncpg.Connection, metrics: GatewayMetrics, now: datetime)
     metrics.items(await items.count_open(conn))
     metrics.waiting(await deals.count_waiting(conn))
     metrics.accruing(await rebate_reads.behind(conn))
+    metrics.break_glass_open.set(await glass.count_open(conn))
     seal = await sealing.lag(conn)
     metrics.sealed(seal.records, seal.oldest, seal.anchored, now)

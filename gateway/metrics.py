@@ -221,6 +221,10 @@ class GatewayMetrics:
             "brokerd_items_open", "Items a person must look at.", ["kind", "team"],
             registry=registry,
         )  # fmt: skip
+        self.break_glass_open = Gauge(
+            "brokerd_break_glass_open", "Roles of emergencies that are in force.",
+            registry=registry,
+        )  # fmt: skip
         self.audit_records = Gauge(
             "brokerd_audit_sealed_records", "Records of the audit that are sealed.",
             registry=registry,

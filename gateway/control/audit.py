@@ -26,6 +26,9 @@ AUDIT: Final = Kind("gateway.audit.insert", Step.INSERT, q.INSERT_AUDIT)
 COMMANDS: Final[Mapping[str, str]] = {
     "client.create": "a client is made known",
     "client.move": "a client moves to another state, or a person is asked to allow it",
+    "client.personal": "what is known of a client as a person is kept",
+    "client.viewed": "what is known of a client as a person is looked at unmasked",
+    "client.erase": "what is known of a client as a person is to be erased, or is",
     "attribution.change": "another partner is asked for a client, or the change is made",
     "approval.decide": "a checker approves or refuses what a maker asked for",
     "approval.withdraw": "a maker takes back what they asked for",
@@ -72,7 +75,10 @@ COMMANDS: Final[Mapping[str, str]] = {
 REASONED: Final = frozenset(
     {
         "client.move",
+        "client.viewed",
+        "client.erase",
         "attribution.change",
+        "break-glass.grant",
         "approval.decide",
         "approval.withdraw",
         "delegation.give",

@@ -55,6 +55,10 @@ KINDS: Final[Mapping[str, KindOf]] = {
         "give a person a role for minutes in an emergency", "break-glass:approve",
         "break-glass.request", "break-glass.grant",
     ),
+    "client.erase": KindOf(
+        "erase what is known of a client as a person", "purges:approve", "purge.request",
+        "purge.approve",
+    ),
     "client.move": KindOf(
         "move a client to another state", "lifecycle:approve", "lifecycle.request",
         "lifecycle.approve",

@@ -120,3 +120,37 @@ SELECT_ALL_CERTIFICATES: Final = """
 SELECT c.id, c.owner, c.person, c.name, g.role, g.entities, c.created, c.revoked
 FROM gateway.certificate c JOIN gateway.access_grant g ON g.id = c.grant_id ORDER BY c.id
 """
+
+# --- break-glass ----------------------------------------------------------------------------------
+
+INSERT_BREAK_GLASS: Final = """
+INSERT INTO gateway.break_glass (grant_id, approval, person, since, until, reason, item)
+SELECT u.grant_id, u.approval, u.person, u.since, u.until, u.reason, u.item
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[])
+     AS u(grant_id, approval, person, since, until, reason, item)
+"""
+
+SELECT_BREAK_GLASS: Final = """
+SELECT b.grant_id, b.approval, b.person, g.role, b.since, b.until, b.reason, b.item, b.ended, b.ended_by
+FROM gateway.break_glass b JOIN gateway.access_grant g ON g.id = b.grant_id
+WHERE ($1 = '' OR b.grant_id < $1) AND ($2::text[] IS NULL OR g.entities <@ $2)
+ORDER BY b.grant_id DESC LIMIT $3
+"""
+
+# Whoever moves the row ends it, and takes the grant back with it: one that somebody else took back earlier stays
+# as it is.
+END_BREAK_GLASS: Final = """
+WITH due AS (
+    SELECT b.grant_id FROM gateway.break_glass b JOIN gateway.access_grant g ON g.id = b.grant_id
+    WHERE b.ended IS NULL AND (b.until <= $1 OR g.revoked <= $1)
+    ORDER BY b.grant_id LIMIT $2 FOR UPDATE OF b SKIP LOCKED),
+taken AS (
+    UPDATE gateway.access_grant g SET version = g.version + 1, revoked = $1, revoked_by = 'clock'
+    FROM due WHERE g.id = due.grant_id AND g.revoked IS NULL)
+UPDATE gateway.break_glass b SET ended = $1, ended_by = 'clock' FROM due WHERE b.grant_id = due.grant_id
+RETURNING b.grant_id, b.person, b.approval
+"""
+
+COUNT_BREAK_GLASS: Final = """
+SELECT count(*) FROM gateway.break_glass WHERE ended IS NULL
+"""

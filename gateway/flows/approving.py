@@ -17,6 +17,7 @@ from gateway.control import acts, approvals, delegations, idempotency, items
 from gateway.control.acts import Deed
 from gateway.control.approvals import Approval, Decision, Verdict, Voter
 from gateway.control.audit import Command, Concerns, audited
+from gateway.control.glass import REVIEW
 from gateway.control.idempotency import Abandoned, Answer, Idem
 from gateway.control.items import Item
 from gateway.control.policies import KINDS
@@ -113,6 +114,13 @@ class Decided(msgspec.Struct, frozen=True):
     def applies(self) -> bool:
         """Whether the effect happens with it."""
         return self.verdict.applies
+
+
+def _closes(item: Item) -> Deed:
+    """Closing an item is a decision on its subject; some are a review of what others did."""
+    if item.kind == REVIEW:
+        return Deed("break-glass.review", item.subject, item.subject)
+    return Deed("item.resolve", item.subject, item.id)
 
 
 def _again(left: Left) -> bool:
@@ -227,7 +235,7 @@ class Approving:
         """Closing an item decides on its subject; a refusal is audited."""
         try:
             async with self._pool.acquire() as conn:
-                return await acts.acted(conn, command, Deed("item.resolve", item.subject, item.id))
+                return await acts.acted(conn, command, _closes(item))
         except Refusal as no:
             tried = {"refused": no.code, **no.facts}
             audit_id = self._ids.new("AU")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.control.glass import BreakGlass, BrokenPage
 from gateway.control.sign_ins import SignIn
 from gateway.control.signing_in import PasswordSignIn
 from gateway.control.views import (
@@ -42,19 +43,21 @@ from gateway.flows.views import AccountView, NewAccount, NewDeposit, PaymentView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
 from gateway.http import (
     accounts,
-    auditing,
     attribution,
+    auditing,
     books,
     clients,
     control,
     delegations,
     deposits,
+    emergency,
     events,
     explanations,
     grants,
     house,
     pages,
     partners,
+    personal,
     rebates,
     rulebook,
     signing,
@@ -74,6 +77,7 @@ from gateway.people.views_partners import (
     PartnerPage,
     PartnerView,
 )
+from gateway.people.views_personal import Erasure, PersonalData, PersonalView
 
 DESCRIPTION: Final = web.AppKey("description", bytes)
 
@@ -126,6 +130,24 @@ ROUTES: Final = (
         method="GET", path="/v1/clients/{id}/attribution-changes", scope="attribution:read",
         handler=attribution.of_client, summary="List who moved a client from partner to partner",
         responses={200: AttributionChangeList},
+    ),
+    Route(
+        method="PUT", path="/v1/clients/{id}/personal", scope="clients:write",
+        handler=personal.keep, summary="Keep what is known of a client as a person, as ciphertext",
+        request=PersonalData, responses={200: PersonalView}, problems=("erased", "personal-off"),
+    ),
+    Route(
+        method="GET", path="/v1/clients/{id}/personal", scope="clients:read",
+        masked=("clients:masked",), handler=personal.view, params=personal.ViewParams,
+        summary="Read what is known of a client as a person: on record with its purpose, or masked",
+        responses={200: PersonalView}, problems=("reason-missing", "personal-off"),
+    ),
+    Route(
+        method="POST", path="/v1/clients/{id}/erasures", scope="purges:request",
+        handler=personal.erase, summary="Ask that what is known of a client as a person is erased",
+        request=Erasure, idempotent=True, responses={202: ApprovalView},
+        problems=("client-state", "reason-missing", "approval-open", "duty-conflict", "conflict",
+                  "version-conflict", "rulebook-moved"),
     ),
     Route(
         method="GET", path="/v1/clients/{id}/wallet", scope="ledger:read", handler=clients.wallet,
@@ -462,6 +484,20 @@ ROUTES: Final = (
         summary="A provider's webhook, signed by the provider", request=RAW,
         responses={200: house.Taken},
         problems=("psp-unknown", "webhook-forged", "webhook-unreadable"),
+    ),
+    # emergencies
+    Route(
+        method="POST", path="/v1/break-glass", scope="break-glass:request", handler=emergency.ask,
+        summary="Ask another person for a role for minutes, in an emergency", request=BreakGlass,
+        idempotent=True, responses={202: ApprovalView},
+        problems=("reason-missing", "role-unknown", "role-kind", "entity-unknown",
+                  "roles-conflict", "duty-conflict", "approval-open", "rulebook-moved",
+                  "version-conflict"),
+    ),
+    Route(
+        method="GET", path="/v1/break-glass", scope="break-glass:read", handler=emergency.page,
+        summary="List roles of emergencies, newest first", params=emergency.BrokenParams,
+        responses={200: BrokenPage},
     ),
     # people of the house
     Route(

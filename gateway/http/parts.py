@@ -16,6 +16,7 @@ import msgspec
 from bridge.session import SessionStatus
 from config.rulebook import Rulebook
 from gateway.control.audit import Command
+from gateway.control.glass import BreakGlass
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.rules import Rules
 from gateway.control.views import Decide, NewDelegation, ResolveItem
@@ -23,6 +24,7 @@ from gateway.control.views_grants import NewGrant
 from gateway.control.views_rulebook import DraftRulebook, PublishRulebook
 from gateway.flows.effects import DryRun
 from gateway.flows.live import Live
+from gateway.flows.personal import Personal
 from gateway.flows.views import NewAccount, NewDeposit, RouteView
 from gateway.flows.webhooks_out import Subscription, SubscriptionOrder
 from gateway.http.auth import Keys
@@ -127,6 +129,14 @@ class Assigning(Protocol):
         ...
 
 
+class Glass(Protocol):
+    """Roles for minutes, in an emergency."""
+
+    async def ask(self, command: Command, order: BreakGlass, idem: Idem) -> Answer:
+        """Ask another person for one."""
+        ...
+
+
 class Lending(Protocol):
     """Rights to decide, lent for a while."""
 
@@ -206,10 +216,12 @@ class Parts:
     partnering: Partnering
     approving: Approving
     lending: Lending
+    glass: Glass
     publishing: Publishing
     effects: DryRun
     assigning: Assigning
     reattributing: Reattributing
+    personal: Personal
     subscriptions: Subscriptions
     live: Live
     sessions: Callable[[], Sequence[SessionStatus]]

@@ -127,6 +127,10 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "duty-conflict": _m(
         403, "One person may not do both", "Another person must: `conflict` names the rule."
     ),
+    "personal-off": _m(
+        503, "No personal data is kept here", "Set control.personal_key, then ask again."
+    ),
+    "erased": _m(409, "The data is erased", "None is taken of this client again."),
     "reason-missing": _m(422, "A reason is missing", "Say why, in `reason`."),
     "delegation-time": _m(422, "Not a time to lend a right for", "At most 31 days, from now on."),
     "delegation-over": _m(409, "The delegation is over", "Nothing is left to do."),

@@ -45,6 +45,7 @@ from gateway.control import audit, keys
 from gateway.control import rulebook as rulebooks
 from gateway.control.idempotency import Answer, Idem, claimed
 from gateway.control.permissions import CATALOGUE
+from gateway.control.personal import Vault
 from gateway.control.refusals import Refusal
 from gateway.control.rules import Rules, settled
 from gateway.flows.effects import DryRun
@@ -93,6 +94,15 @@ _BOOK = Rulebook(
     roles=(
         Role(id="everything", scopes=tuple(CATALOGUE)),
         Role(id="nothing", scopes=()),
+        Role(
+            id="engineer",
+            scopes=(
+                "break-glass:request",
+                "break-glass:approve",
+                "approvals:decide",
+                "items:resolve",
+            ),
+        ),
         *SAMPLE_ROLES,
         Role(id="reader", scopes=("clients:read",)),
         Role(
@@ -108,6 +118,7 @@ _BOOK = Rulebook(
         ),
         Role(id="clerk", scopes=("approvals:decide", "approvals:read", "delegations:give")),
         Role(id="svc.portal", scopes=()),
+        Role(id="masked", scopes=("clients:masked",)),
         Role(id="area", scopes=("audit:area", "clients:read", "approvals:read")),
         Role(id="looker", scopes=("partners:read", "partners:write")),
         Role(id="compliance", scopes=tuple(CATALOGUE)),
@@ -345,7 +356,10 @@ async def serving(
     lane, command_lane = _lanes(database)
     rules = await _in_force(pool, ids, clock, book)
     emit = Emitter(clock.now)
-    deciding = controlling.deciding(lane, pool, rules, ids, emit, clock.now, lambda _: ())
+    deciding = controlling.deciding(
+        lane, pool, rules, ids, emit, clock.now, lambda _: (),
+        Vault("5a" * 32, os.urandom),
+    )  # fmt: skip
     deposits = FakeDeposits(lane)
     metrics = GatewayMetrics(CollectorRegistry())
     live = _hub(pool, redis, stream_limits, clock, metrics)
@@ -379,7 +393,9 @@ async def serving(
         publishing=deciding.publishing,
         effects=DryRun(pool),
         assigning=deciding.assigning,
+        glass=deciding.glass,
         reattributing=deciding.reattributing,
+        personal=deciding.personal,
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
         live=live,
         sessions=lambda: (),
