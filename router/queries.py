@@ -108,7 +108,10 @@ WHERE p.id = $1
 
 PAYMENTS: Final = """
 SELECT * FROM router.payment
-WHERE ($1 = '' OR client_id = $1) AND ($2::text[] IS NULL OR entity = ANY($2::text[]))
+WHERE ($1 = '' OR client_id = $1)
+  AND ($2::jsonb IS NULL OR EXISTS (
+       SELECT 1 FROM jsonb_to_recordset($2::jsonb) AS h(entities text[], brands text[])
+       WHERE (h.entities IS NULL OR entity = ANY(h.entities)) AND (h.brands IS NULL OR brand = ANY(h.brands))))
   AND ($3 = '' OR state = $3) AND ($4 = '' OR id < $4)
 ORDER BY id DESC LIMIT $5
 """

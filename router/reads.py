@@ -71,11 +71,14 @@ async def payment(
 
 
 async def payments(
-    conn: asyncpg.Connection, *, client_id: str, entities: list[str] | None, state: str, after: str,
+    conn: asyncpg.Connection, *, client_id: str, within: str | None, state: str, after: str,
     limit: int,
 ) -> list[Payment]:  # fmt: skip
-    """Payments newest first, below the cursor; empty strings and None ask for nothing."""
-    rows = await conn.fetch(q.PAYMENTS, client_id, entities, state, after, limit)
+    """Payments newest first, below the cursor; empty strings and None ask for nothing.
+
+    within  JSON: a list of sets {entities, brands}, null for no limit; one of them must hold both
+    """
+    rows = await conn.fetch(q.PAYMENTS, client_id, within, state, after, limit)
     return [read_payment(row) for row in rows]
 
 

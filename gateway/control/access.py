@@ -54,6 +54,17 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_FILTERED: Final = ("entities", "brands", "desks", "partners")
+
+
+def _limit(held: frozenset[str]) -> list[str] | None:
+    return None if EVERYWHERE in held else sorted(held)
+
+
+def _tied(reach: Reach) -> bool:
+    return not (EVERYWHERE in reach.desks and EVERYWHERE in reach.partners)
+
+
 def _within(held: frozenset[str], tag: str) -> bool:
     return EVERYWHERE in held or tag in held
 
@@ -117,11 +128,40 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a subject exists for the caller: every tag lies within one and the same grant."""
         return any(held.reach.holds(tags) for held in self.grants)
 
+    def sees(self, permission: str, tags: Tags) -> bool:
+        """Whether a grant with this permission reaches the subject: else it is shown masked."""
+        return any(permission in it.scopes and it.reach.holds(tags) for it in self.grants)
+
+    @property
+    def filter(self) -> str | None:
+        """The grants as a query takes them (`queries_reach.py`): JSON; None means no limit."""
+        if any(held.reach == Reach() for held in self.grants):
+            return None
+        rows = [
+            {"no": no} | {name: _limit(getattr(held.reach, name)) for name in _FILTERED}
+            for no, held in enumerate(self.grants)
+        ]
+        return msgspec.json.encode(rows).decode()
+
     @property
     def entity_filter(self) -> list[str] | None:
-        """The entities as a query takes them; None means all."""
-        entities = frozenset[str]().union(*(held.reach.entities for held in self.grants))
+        """The entities within which nothing is out of reach, for what has no tag but its entity.
+
+        As a query takes them; None means all.
+        """
+        whole = (it.reach for it in self.grants if it.reach == Reach(entities=it.reach.entities))
+        entities = frozenset[str]().union(*(reach.entities for reach in whole))
         return None if EVERYWHERE in entities else sorted(entities)
+
+    @property
+    def tied(self) -> bool:
+        """Whether any grant asks for the desk of a subject, or for the partner it came through."""
+        return any(_tied(held.reach) for held in self.grants)
+
+    def untied(self) -> Caller:
+        """The same with only those grants that ask for neither."""
+        kept = tuple(held for held in self.grants if not _tied(held.reach))
+        return msgspec.structs.replace(self, grants=kept)
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -144,7 +184,7 @@ class Access(msgspec.Struct, frozen=True):
             grant_id,
             role,
             self.roles.get(role, NONE),
-            msgspec.structs.replace(reach, entities=entities),
+            msgspec.structs.replace(reach, entities=entities, jurisdictions=ALL),
         )
 
 

@@ -270,10 +270,10 @@ async def find(conn: asyncpg.Connection, id: str) -> Approval | None:
 
 
 async def page(
-    conn: asyncpg.Connection, *, entities: list[str] | None, state: str, after: str, limit: int
+    conn: asyncpg.Connection, *, within: str | None, state: str, after: str, limit: int
 ) -> list[Approval]:
     """Approvals newest first, below the cursor `after`; an empty `state` is all of them."""
-    rows = await conn.fetch(q.SELECT_APPROVALS, after, entities, state, limit)
+    rows = await conn.fetch(q.SELECT_APPROVALS, after, within, state, limit)
     return [_approval(dict(row)) for row in rows]
 
 

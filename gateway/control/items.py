@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.control import queries as q
-from gateway.control.access import Caller, Tags
+from gateway.control.access import Caller
 from ledger.units import Change, Kind, Step
 
 if TYPE_CHECKING:
@@ -41,11 +41,6 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     resolved: datetime | None
     resolved_by: str
     resolution: str
-
-
-def within(item: Item, caller: Caller) -> bool:
-    """Whether the item exists for the caller; one of no entity only for who reaches all."""
-    return caller.reaches(Tags(item.entity))
 
 
 def item_opened(
@@ -83,23 +78,17 @@ async def hold_open(conn: asyncpg.Connection, kind: str, subjects: list[str]) ->
     return [Item(**row) for row in rows]
 
 
-async def find(conn: asyncpg.Connection, id: str) -> Item | None:
-    """The item of this id."""
-    row = await conn.fetchrow(q.SELECT_ITEM, id)
+async def find(conn: asyncpg.Connection, caller: Caller, id: str) -> Item | None:
+    """The item of this id, if it exists for the caller; one of no entity for who reaches all."""
+    row = await conn.fetchrow(q.SELECT_ITEM, id, caller.filter)
     return None if row is None else Item(**row)
 
 
 async def page(
-    conn: asyncpg.Connection,
-    *,
-    entities: list[str] | None,
-    state: str,
-    team: str,
-    after: str,
-    limit: int,
+    conn: asyncpg.Connection, caller: Caller, *, state: str, team: str, after: str, limit: int
 ) -> list[Item]:
     """Items newest first, below the cursor `after`; empty strings ask for nothing."""
-    rows = await conn.fetch(q.SELECT_ITEMS, after, entities, state, team, limit)
+    rows = await conn.fetch(q.SELECT_ITEMS, after, caller.filter, state, team, limit)
     return [Item(**row) for row in rows]
 
 

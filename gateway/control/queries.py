@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.control.queries_reach import contract_of, held, within
+
 # --- keys ---------------------------------------------------------------------------------------
 
 INSERT_KEY: Final = """
@@ -94,18 +96,21 @@ FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::te
      AS u(object_id, version, from_state, to_state, event, cause, actor, at)
 """
 
-SELECT_ITEM: Final = """
-SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
-FROM gateway.item WHERE id = $1
+# An item about a client has the client's tags; any other has its entity alone.
+_ITEMS: Final = f"""{held(2)}
+SELECT i.id, i.version, i.kind, i.owner_team, i.subject, i.entity, i.reason, i.state, i.correlation, i.opened, i.resolved,
+       i.resolved_by, i.resolution
+FROM gateway.item i LEFT JOIN gateway.client k ON k.id = i.subject
+WHERE {within("i.entity", "k.brand", "k.desk", contract_of("k.id"))}
 """
 
-# Newest first: $1 the cursor ('' for the first page), $2 entities or null for all, $3 state or '', $4 team or ''.
-SELECT_ITEMS: Final = """
-SELECT id, version, kind, owner_team, subject, entity, reason, state, correlation, opened, resolved, resolved_by, resolution
-FROM gateway.item
-WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
-  AND ($4 = '' OR owner_team = $4)
-ORDER BY id DESC LIMIT $5
+# $1 the item, $2 the filter of the caller
+SELECT_ITEM: Final = f"{_ITEMS} AND i.id = $1"
+
+# Newest first: $1 the cursor ('' for the first page), $2 the filter, $3 state or '', $4 team or ''.
+SELECT_ITEMS: Final = f"""{_ITEMS}
+  AND ($1 = '' OR i.id < $1) AND ($3 = '' OR i.state = $3) AND ($4 = '' OR i.owner_team = $4)
+ORDER BY i.id DESC LIMIT $5
 """
 
 HOLD_OPEN_ITEMS: Final = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.control.queries_reach import held, within
+
 CLAIM_APPROVAL: Final = """
 INSERT INTO gateway.approval (open_key, id, version, kind, subject, entity, brand, desk, contracts, about, risk, amount, state,
                               maker, maker_role, maker_owner, needed, permission, level, policy, payload, reason, correlation,
@@ -57,9 +59,9 @@ FROM gateway.approval
 
 SELECT_APPROVAL: Final = f"{_APPROVALS} WHERE id = $1"
 
-# Newest first: $1 the cursor, $2 entities or null for all, $3 state or ''.
-SELECT_APPROVALS: Final = f"""{_APPROVALS}
-WHERE ($1 = '' OR id < $1) AND ($2::text[] IS NULL OR entity = ANY($2)) AND ($3 = '' OR state = $3)
+# Newest first: $1 the cursor, $2 the filter of the caller, $3 state or ''.
+SELECT_APPROVALS: Final = f"""{held(2)} {_APPROVALS}
+WHERE ($1 = '' OR id < $1) AND {within("entity", "brand", "desk", "NULL", "contracts")} AND ($3 = '' OR state = $3)
 ORDER BY id DESC LIMIT $4
 """
 

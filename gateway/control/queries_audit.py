@@ -39,7 +39,7 @@ SELECT {_RECORD}, a.xid::text AS xid
    AND (a.xid < pg_snapshot_xmin(pg_current_snapshot()) OR ($3 AND a.xid >= pg_snapshot_xmax(pg_current_snapshot())))
    AND NOT EXISTS (SELECT FROM gateway.audit_seal s WHERE s.audit_id = a.id)
  ORDER BY a.xid, a.id LIMIT $4
-"""  # noqa: S608 - columns of ours
+"""
 
 # $10 is the owner's epoch: nothing is written by one who lost it, and a new one waits for this commit.
 INSERT_SEALS: Final = """
@@ -92,14 +92,14 @@ STRETCHES: Final = f"""
 SELECT DISTINCT coalesce((SELECT max(a.count) FROM gateway.audit_anchor a WHERE a.count < s.no), 0) AS low,
        (SELECT min(a.count) FROM gateway.audit_anchor a WHERE a.count >= s.no) AS high
   FROM gateway.audit_seal s WHERE {_ASKED} ORDER BY low
-"""  # noqa: S608 - columns of ours
+"""
 
 # Each sealed record of a stretch beside the record that bears its id now; one that is gone is nulls.
 SEALED: Final = f"""
 SELECT s.no, s.hash, {_ASKED} AS asked, {_RECORD}
   FROM gateway.audit_seal s LEFT JOIN gateway.audit a ON a.id = s.audit_id
  WHERE s.no > $6 AND s.no <= $7 ORDER BY s.no
-"""  # noqa: S608 - columns of ours
+"""
 
 ANCHOR_BEFORE: Final = """
 SELECT no, count, head, at FROM gateway.audit_anchor WHERE $1::timestamptz IS NULL OR at <= $1 ORDER BY no DESC LIMIT 1

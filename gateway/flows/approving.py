@@ -203,8 +203,8 @@ class Approving:
         async with self._pool.acquire() as conn:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
-            item = await items.find(conn, item_id)
-        if item is None or not items.within(item, command.caller):
+            item = await items.find(conn, command.caller, item_id)
+        if item is None:
             raise not_found("item", item_id)
         if item.state != "open":
             raise Refusal("already-resolved", f"it was resolved by {item.resolved_by}")

@@ -143,8 +143,8 @@ class Onboarding:
         async with self._pool.acquire() as conn:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
-            client = await clients.find(conn, client_id)
-            if client is None or not command.caller.reaches(client.tags):
+            client = await clients.find_within(conn, command.caller, client_id)
+            if client is None:
                 raise not_found("client", client_id)
             rich = order.to is State.ARCHIVED and await has_money(conn, client)
         move = Move(order.to, order.blocks)

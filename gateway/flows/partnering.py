@@ -121,8 +121,8 @@ class Partnering:
         """
         if order.parent is None:
             return
-        parent = await partners.contract(conn, order.parent)
-        if parent is None or not command.caller.reaches(parent.tags):
+        parent = await partners.contract_within(conn, command.caller, order.parent)
+        if parent is None:
             raise Refusal("parent-unknown", f"no contract {order.parent!r} is known to you")
         if parent.book != entity.book:
             said = f"the parent is in the books of {parent.entity}, the contract of {entity.id}"

@@ -95,8 +95,8 @@ class Accounts:
     async def _placed(
         self, conn: asyncpg.Connection, rules: Compiled, command: Command, order: NewAccount
     ) -> tuple[Client, Placement]:
-        client = await clients.find(conn, order.client)
-        if client is None or not command.caller.reaches(client.tags):
+        client = await clients.find_within(conn, command.caller, order.client)
+        if client is None:
             raise not_found("client", order.client)
         if (refused := clients.may_open_account(client)) is not None:
             raise refused

@@ -17,7 +17,7 @@ from gateway.control.refusals import not_found
 from gateway.flows.views import AccountView, NewAccount, account_view
 from gateway.http.bodies import Params
 from gateway.http.calls import Call, answered, reply
-from gateway.http.clients import known
+from gateway.http.clients import known, reaches
 from ledger.ids import is_id
 
 
@@ -45,8 +45,10 @@ async def show(call: Call) -> web.Response:
     if is_id(account_id, "AC"):
         async with call.parts.pool.acquire() as conn:
             account = await reads.account(conn, account_id)
-        if account is not None and call.caller.reaches(Tags(account.entity)):
-            return reply(account_view(account))
+            if account is not None and await reaches(
+                conn, call.caller, account.client_id, Tags(account.entity, account.brand)
+            ):
+                return reply(account_view(account))
     raise not_found("account", account_id)
 
 

@@ -96,12 +96,14 @@ ROUTES: Final = (
         problems=("brand-unknown", "currency-unknown", "code-unknown", "reference-taken"),
     ),
     Route(
-        method="GET", path="/v1/clients", scope="clients:read", handler=clients.page,
+        method="GET", path="/v1/clients", scope="clients:read", masked=("clients:masked",),
+        handler=clients.page,
         summary="List clients, newest first", params=clients.ClientParams,
         responses={200: ClientPage},
     ),
     Route(
-        method="GET", path="/v1/clients/{id}", scope="clients:read", handler=clients.show,
+        method="GET", path="/v1/clients/{id}", scope="clients:read", masked=("clients:masked",),
+        handler=clients.show,
         summary="Read a client", responses={200: ClientView},
     ),
     Route(
@@ -220,7 +222,7 @@ ROUTES: Final = (
     Route(
         method="GET", path="/v1/payments", scope="deposits:read", handler=deposits.page,
         summary="List payments, newest first", params=deposits.PaymentParams,
-        responses={200: deposits.PaymentPage},
+        responses={200: deposits.PaymentPage}, problems=("client-needed", "not-found"),
     ),
     Route(
         method="GET", path="/v1/payments/{id}", scope="deposits:read", handler=deposits.show,

@@ -8,10 +8,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
+import asyncpg
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from gateway.control.access import Caller, Tags
 from gateway.control.refusals import not_found
 from gateway.http.bodies import Params
 from gateway.http.books import Moment, closed
@@ -20,7 +22,14 @@ from gateway.http.paging import Cursor, Limit, cut
 from gateway.people import clients
 from gateway.people.clients import Client
 from gateway.people.states import State
-from gateway.people.views import ClientPage, HistoryView, MoveClient, NewClient, client_view
+from gateway.people.views import (
+    ClientPage,
+    ClientView,
+    HistoryView,
+    MoveClient,
+    NewClient,
+    client_view,
+)
 from ledger import money
 from ledger import reads as books
 from ledger.ids import is_id
@@ -75,7 +84,7 @@ async def move(call: Call) -> web.Response:
 
 async def show(call: Call) -> web.Response:
     """GET /v1/clients/{id}."""
-    return reply(client_view(await known(call, call.path("id"))))
+    return reply(_view(call, await known(call, call.path("id"))))
 
 
 async def page(call: Call) -> web.Response:
@@ -84,15 +93,19 @@ async def page(call: Call) -> web.Response:
     async with call.parts.pool.acquire() as conn:
         found = await clients.page(
             conn,
-            entities=call.caller.entity_filter,
+            call.caller,
             state=asked.state.value if asked.state else "",
-            caller=call.caller.owner,
             reference=asked.reference,
             after=asked.after,
             limit=asked.limit + 1,
         )
     data, following = cut(found, asked.limit, lambda client: client.id)
-    return reply(ClientPage(tuple(map(client_view, data)), following))
+    return reply(ClientPage(tuple(_view(call, client) for client in data), following))
+
+
+def _view(call: Call, client: Client) -> ClientView:
+    """In full to who may read it in full within one grant that reaches it, else masked."""
+    return client_view(client, masked=not call.caller.sees("clients:read", client.tags))
 
 
 async def history(call: Call) -> web.Response:
@@ -124,11 +137,21 @@ def _line(code: str, minor: dict[str, int]) -> WalletLine:
     return WalletLine(code, available, held)
 
 
+async def reaches(conn: asyncpg.Connection, caller: Caller, client_id: str, tags: Tags) -> bool:
+    """Whether what belongs to a client exists for the caller, by its own tags or by the client's.
+
+    The client is asked only for who is tied to a desk or to partners: its entity never changes.
+    """
+    if caller.tied and not caller.untied().reaches(tags):
+        return await clients.find_within(conn, caller, client_id) is not None
+    return caller.reaches(tags)
+
+
 async def known(call: Call, client_id: str) -> Client:
-    """The client, if it lies within the caller's entities; raises Refusal `not-found`."""
+    """The client, if it exists for the caller; raises Refusal `not-found`."""
     if is_id(client_id, "CL"):
         async with call.parts.pool.acquire() as conn:
-            client = await clients.find(conn, client_id)
-        if client is not None and call.caller.reaches(client.tags):
+            client = await clients.find_within(conn, call.caller, client_id)
+        if client is not None:
             return client
     raise not_found("client", client_id)

@@ -49,7 +49,7 @@ async def approval_page(call: Call) -> web.Response:
     asked = call.params(ApprovalParams)
     async with call.parts.pool.acquire() as conn:
         found = await approvals.page(
-            conn, entities=call.caller.entity_filter, state=asked.state, after=asked.after,
+            conn, within=call.caller.filter, state=asked.state, after=asked.after,
             limit=asked.limit + 1,
         )  # fmt: skip
     data, following = cut(found, asked.limit, lambda approval: approval.id)
@@ -87,7 +87,7 @@ async def item_page(call: Call) -> web.Response:
     asked = call.params(ItemParams)
     async with call.parts.pool.acquire() as conn:
         found = await items.page(
-            conn, entities=call.caller.entity_filter, state=asked.state, team=asked.team,
+            conn, call.caller, state=asked.state, team=asked.team,
             after=asked.after, limit=asked.limit + 1,
         )  # fmt: skip
     data, following = cut(found, asked.limit, lambda item: item.id)
@@ -99,8 +99,8 @@ async def item(call: Call) -> web.Response:
     item_id = call.path("id")
     if is_id(item_id, "IT"):
         async with call.parts.pool.acquire() as conn:
-            found = await items.find(conn, item_id)
-        if found is not None and items.within(found, call.caller):
+            found = await items.find(conn, call.caller, item_id)
+        if found is not None:
             return reply(item_view(found))
     raise not_found("item", item_id)
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from bridge import reads as platform
 from gateway.control.access import Tags
-from gateway.control.refusals import not_found
+from gateway.control.refusals import Refusal, not_found
 from gateway.flows.views import (
     NewDeposit,
     PaymentLine,
@@ -25,6 +25,7 @@ from gateway.flows.views import (
 )
 from gateway.http.bodies import Params
 from gateway.http.calls import Call, answered, reply
+from gateway.http.clients import known, reaches
 from gateway.http.paging import Cursor, Limit, cut
 from ledger.ids import is_id
 from router import reads
@@ -72,11 +73,19 @@ class PaymentPage(msgspec.Struct, frozen=True):
 async def page(call: Call) -> web.Response:
     """GET /v1/payments."""
     asked = call.params(PaymentParams)
+    caller = call.caller
+    if asked.client:
+        await known(call, asked.client)
+    elif caller.tied:
+        # A payment has no desk and no partner of its own; a page is not to be sieved afterwards.
+        caller = caller.untied()
+        if not caller.grants:
+            raise Refusal("client-needed", "within a desk or partners payments are one client's")
     async with call.parts.pool.acquire() as conn:
         found = await reads.payments(
             conn,
             client_id=asked.client,
-            entities=call.caller.entity_filter,
+            within=None if asked.client else caller.filter,
             state=asked.state.value if asked.state else "",
             after=asked.after,
             limit=asked.limit + 1,
@@ -128,7 +137,9 @@ async def _known(call: Call) -> tuple[PaymentView, tuple[Payment, tuple[Attempt,
     if is_id(payment_id, "PY"):
         async with call.parts.pool.acquire() as conn:
             found = await reads.payment(conn, payment_id)
-            if found is not None and call.caller.reaches(Tags(found[0].entity, found[0].brand)):
+            if found is not None and await reaches(
+                conn, call.caller, found[0].client_id, Tags(found[0].entity, found[0].brand)
+            ):
                 operation = None
                 if found[0].account_id:
                     operations = await platform.operations_of_payment(conn, payment_id)

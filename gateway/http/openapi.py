@@ -102,6 +102,8 @@ def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, object]:
     }
     if route.scope != PUBLIC:
         operation["x-scope"] = route.scope
+    if route.masked:
+        operation["x-scope-masked"] = list(route.masked)
     if route.request is RAW:
         body = {route.takes: {"schema": {"type": "object"}}}
         operation["requestBody"] = {"required": True, "content": body}

@@ -5,8 +5,10 @@ Knows paths and parameters. Refuses to know what was earned; `rebates.py` serves
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
+import asyncpg
 from aiohttp import web
 from msgspec import Meta
 
@@ -57,7 +59,8 @@ async def show(call: Call) -> web.Response:
             partner = await partners.find(conn, call.caller, partner_id)
             if partner is not None:
                 held = await partners.contracts_of(conn, [partner.id])
-                return reply(partner_view(partner, _within(call, held[partner.id])))
+                mine = await _within(conn, call, held)
+                return reply(partner_view(partner, mine[partner.id]))
     raise not_found("partner", partner_id)
 
 
@@ -70,7 +73,8 @@ async def page(call: Call) -> web.Response:
         )
         data, following = cut(found, asked.limit, lambda partner: partner.id)
         held = await partners.contracts_of(conn, [partner.id for partner in data])
-    views = [partner_view(partner, _within(call, held[partner.id])) for partner in data]
+        mine = await _within(conn, call, held)
+    views = [partner_view(partner, mine[partner.id]) for partner in data]
     return reply(PartnerPage(tuple(views), following))
 
 
@@ -79,11 +83,16 @@ async def show_contract(call: Call) -> web.Response:
     contract_id = call.path("id")
     if is_id(contract_id, "CT"):
         async with call.parts.pool.acquire() as conn:
-            found = await partners.contract(conn, contract_id)
-        if found is not None and call.caller.reaches(found.tags):
+            found = await partners.contract_within(conn, call.caller, contract_id)
+        if found is not None:
             return reply(contract_view(found))
     raise not_found("contract", contract_id)
 
 
-def _within(call: Call, contracts: tuple[Contract, ...]) -> list[Contract]:
-    return [each for each in contracts if call.caller.reaches(each.tags)]
+async def _within(
+    conn: asyncpg.Connection, call: Call, held: Mapping[str, tuple[Contract, ...]]
+) -> dict[str, list[Contract]]:
+    """Of each partner's contracts those that exist for the caller."""
+    ids = [each.id for contracts in held.values() for each in contracts]
+    mine = await partners.within(conn, call.caller, ids)
+    return {key: [each for each in them if each.id in mine] for key, them in held.items()}

@@ -116,6 +116,9 @@ TABLE: Final[Mapping[str, Meaning]] = {
         422, "The contract above is in other books", "A chain stays in the books of one entity."
     ),
     "plan-unknown": _m(422, "No such plan", "Use a plan of the rulebook in force."),
+    "client-needed": _m(
+        422, "Within a desk or partners payments are one client's", "Name one: `client`."
+    ),
     "contract-needed": _m(422, "The partner has several contracts", "Name one: `contract`."),
     # approvals and items
     "approval-open": _m(409, "A question is open already", "Have it decided first."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.control.access import Tags
+from gateway.control.access import Caller, Tags
 from gateway.control.audit import Command, Concerns
 from gateway.control.refusals import Refusal
 from gateway.people import queries as q
@@ -194,23 +194,24 @@ async def find(conn: asyncpg.Connection, id: str) -> Client | None:
     return None if row is None else _client(dict(row))
 
 
+async def find_within(conn: asyncpg.Connection, caller: Caller, id: str) -> Client | None:
+    """The client of this id, if it exists for the caller."""
+    row = await conn.fetchrow(q.CLIENT_WITHIN, id, caller.filter)
+    return None if row is None else _client(dict(row))
+
+
 async def find_all(conn: asyncpg.Connection, ids: list[str]) -> dict[str, Client]:
     """The clients of these ids by their id; an id without a client is left out."""
     return {row["id"]: _client(dict(row)) for row in await conn.fetch(q.SELECT_THESE, ids)}
 
 
 async def page(
-    conn: asyncpg.Connection,
-    *,
-    entities: list[str] | None,
-    state: str,
-    caller: str,
-    reference: str,
-    after: str,
-    limit: int,
+    conn: asyncpg.Connection, caller: Caller, *, state: str, reference: str, after: str, limit: int
 ) -> list[Client]:
     """Clients newest first, below the cursor; `reference` is looked up among the caller's own."""
-    rows = await conn.fetch(q.SELECT_CLIENTS, after, entities, state, caller, reference, limit)
+    rows = await conn.fetch(
+        q.SELECT_CLIENTS, after, caller.filter, state, caller.owner, reference, limit
+    )
     return [_client(dict(row)) for row in rows]
 
 

@@ -111,7 +111,7 @@ def contract_created(contract: Contract) -> tuple[Change, ...]:
 
 async def find(conn: asyncpg.Connection, caller: Caller, id: str) -> Partner | None:
     """The partner, if it exists for this caller: it made it known, or reaches a contract of it."""
-    row = await conn.fetchrow(q.SELECT_PARTNER, id, caller.entity_filter, caller.owner)
+    row = await conn.fetchrow(q.SELECT_PARTNER, id, caller.filter, caller.owner)
     return None if row is None else Partner(**dict(row))
 
 
@@ -119,9 +119,7 @@ async def page(
     conn: asyncpg.Connection, caller: Caller, *, reference: str, after: str, limit: int
 ) -> list[Partner]:
     """Partners newest first, below the cursor; `reference` is looked up among the caller's own."""
-    rows = await conn.fetch(
-        q.SELECT_PARTNERS, after, caller.entity_filter, caller.owner, reference, limit
-    )
+    rows = await conn.fetch(q.SELECT_PARTNERS, after, caller.filter, caller.owner, reference, limit)
     return [Partner(**dict(row)) for row in rows]
 
 
@@ -139,6 +137,17 @@ async def contract(conn: asyncpg.Connection, id: str) -> Contract | None:
     """The contract of this id, whoever asks."""
     row = await conn.fetchrow(q.SELECT_CONTRACT, id)
     return None if row is None else Contract(**dict(row))
+
+
+async def contract_within(conn: asyncpg.Connection, caller: Caller, id: str) -> Contract | None:
+    """The contract of this id, if it exists for the caller."""
+    return await contract(conn, id) if await within(conn, caller, [id]) else None
+
+
+async def within(conn: asyncpg.Connection, caller: Caller, ids: Sequence[str]) -> frozenset[str]:
+    """Those of these contracts that exist for the caller."""
+    rows = await conn.fetch(q.CONTRACTS_WITHIN, list(ids), caller.filter)
+    return frozenset(row["id"] for row in rows)
 
 
 async def contract_of_code(conn: asyncpg.Connection, code: str) -> Contract | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.control.queries_reach import held, within
+
 CLAIM_CLIENT: Final = """
 INSERT INTO gateway.client (reference_key, id, version, caller, reference, brand, entity, book, country, currency,
                             client_type, risk_band, state, correlation, created, updated)
@@ -62,9 +64,14 @@ SELECT_CLIENT: Final = f"{_CLIENTS} WHERE k.id = $1"
 
 SELECT_THESE: Final = f"{_CLIENTS} WHERE k.id = ANY($1::text[])"
 
-# Newest first: $1 the cursor, $2 entities or null for all, $3 state or '', $4 caller and $5 reference or ''.
-SELECT_CLIENTS: Final = f"""{_CLIENTS}
-WHERE ($1 = '' OR k.id < $1) AND ($2::text[] IS NULL OR k.entity = ANY($2)) AND ($3 = '' OR k.state = $3)
+_WITHIN: Final = within("k.entity", "k.brand", "k.desk", "a.contract_id")
+
+# $1 the client, $2 the filter of the caller
+CLIENT_WITHIN: Final = f"""{held(2)} {_CLIENTS} WHERE k.id = $1 AND {_WITHIN}"""
+
+# Newest first: $1 the cursor, $2 the filter, $3 state or '', $4 caller and $5 reference or ''.
+SELECT_CLIENTS: Final = f"""{held(2)} {_CLIENTS}
+WHERE ($1 = '' OR k.id < $1) AND {_WITHIN} AND ($3 = '' OR k.state = $3)
   AND ($5 = '' OR k.reference_key = $4 || ':' || $5)
 ORDER BY k.id DESC LIMIT $6
 """

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.control.queries_reach import held, within
+
 # --- commands -----------------------------------------------------------------------------------
 
 CLAIM_PARTNER: Final = """
@@ -65,20 +67,23 @@ FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::tex
 
 # --- partners -----------------------------------------------------------------------------------
 
-# $1 the partner, $2 the caller's entities or null for all, $3 the caller: a partner exists for who made
-# it known and for those in whose entities it has a contract.
-SELECT_PARTNER: Final = """
+# A contract has no desk.
+_WITHIN: Final = within("c.entity", "c.brand", "NULL", "c.id")
+
+# $1 the partner, $2 the caller's filter, $3 the caller: a partner exists for who made it known and for
+# those within whose reach it has a contract.
+SELECT_PARTNER: Final = f"""{held(2)}
 SELECT id, version, caller, reference, kind, state, correlation, created FROM gateway.partner p
-WHERE id = $1 AND ($2::text[] IS NULL OR caller = $3
-                   OR EXISTS (SELECT 1 FROM gateway.contract c WHERE c.partner_id = p.id AND c.entity = ANY($2)))
+WHERE id = $1 AND ($2::jsonb IS NULL OR caller = $3
+                   OR EXISTS (SELECT 1 FROM gateway.contract c WHERE c.partner_id = p.id AND {_WITHIN}))
 """
 
-# Newest first: $1 the cursor, $2 entities or null, $3 caller and $4 reference or ''.
-SELECT_PARTNERS: Final = """
+# Newest first: $1 the cursor, $2 the filter, $3 caller and $4 reference or ''.
+SELECT_PARTNERS: Final = f"""{held(2)}
 SELECT id, version, caller, reference, kind, state, correlation, created FROM gateway.partner p
 WHERE ($1 = '' OR id < $1) AND ($4 = '' OR reference_key = $3 || ':' || $4)
-  AND ($2::text[] IS NULL OR caller = $3
-       OR EXISTS (SELECT 1 FROM gateway.contract c WHERE c.partner_id = p.id AND c.entity = ANY($2)))
+  AND ($2::jsonb IS NULL OR caller = $3
+       OR EXISTS (SELECT 1 FROM gateway.contract c WHERE c.partner_id = p.id AND {_WITHIN}))
 ORDER BY id DESC LIMIT $5
 """
 
@@ -100,6 +105,11 @@ LEFT JOIN LATERAL (SELECT plan FROM gateway.contract_terms x WHERE x.contract_id
 """
 
 SELECT_CONTRACT: Final = f"{_CONTRACTS} WHERE c.id = $1"
+
+# $1 the contracts, $2 the filter
+CONTRACTS_WITHIN: Final = (
+    f"""{held(2)} SELECT c.id FROM gateway.contract c WHERE c.id = ANY($1::text[]) AND {_WITHIN}"""
+)
 
 SELECT_CONTRACT_OF_CODE: Final = f"{_CONTRACTS} WHERE c.code = $1"
 

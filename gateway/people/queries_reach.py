@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-# $1 the partner, $2 the entities of the caller (null: all). One row a contract, and one row of nulls
+from gateway.control.queries_reach import held, within
+
+# $1 the partner, $2 the filter of the caller (null: all). One row a contract, and one row of nulls
 # for a partner without a contract.
-CONTRACTS_OF_KEY: Final = """
+CONTRACTS_OF_KEY: Final = f"""{held(2)}
 SELECT c.id, c.partner_id, c.book, c.brand, c.code, c.currency, c.id IS NULL AS none
   FROM gateway.partner p LEFT JOIN gateway.contract c ON c.partner_id = p.id
- WHERE p.id = $1 AND (c.id IS NULL OR $2::text[] IS NULL OR c.entity = ANY($2::text[]))
+ WHERE p.id = $1 AND (c.id IS NULL OR {within("c.entity", "c.brand", "NULL", "c.id")})
  ORDER BY c.id
 """
 

@@ -41,7 +41,7 @@ async def contracts(
         if caller.partner:
             rows = await conn.fetch(q.CONTRACTS_OF_PARTNER, partner_id, caller.partner, now)
         else:
-            rows = await conn.fetch(q.CONTRACTS_OF_KEY, partner_id, caller.entity_filter)
+            rows = await conn.fetch(q.CONTRACTS_OF_KEY, partner_id, caller.filter)
     if not rows:
         raise not_found("partner", partner_id)
     return tuple(

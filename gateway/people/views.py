@@ -82,7 +82,11 @@ class AttributionView(msgspec.Struct, frozen=True):
 
 
 class ClientView(msgspec.Struct, frozen=True, kw_only=True):
-    """A client as callers see it."""
+    """A client as callers see it.
+
+    masked  whether the caller sees no more than who it must be: the reference is cut to its end,
+            risk and type are blank
+    """
 
     id: str
     version: int
@@ -98,6 +102,7 @@ class ClientView(msgspec.Struct, frozen=True, kw_only=True):
     attribution: AttributionView | None
     created: datetime
     updated: datetime
+    masked: bool = False
 
 
 class ClientPage(msgspec.Struct, frozen=True):
@@ -113,21 +118,27 @@ class HistoryView(msgspec.Struct, frozen=True):
     data: tuple[ClientMoment, ...]
 
 
-def client_view(client: Client) -> ClientView:
+def mask(text: str) -> str:
+    """What is shown of a text that is masked: its end, if there is enough before it."""
+    return f"***{text[-2:]}" if len(text) > 6 else "***"
+
+
+def client_view(client: Client, *, masked: bool = False) -> ClientView:
     """Show a client; who made it known stays inside."""
     return ClientView(
         id=client.id,
         version=client.version,
-        reference=client.reference,
+        reference=mask(client.reference) if masked else client.reference,
         brand=client.brand,
         entity=client.entity,
         country=client.country,
         currency=client.currency,
-        client_type=client.client_type,
-        risk_band=client.risk_band,
+        client_type="" if masked else client.client_type,
+        risk_band="" if masked else client.risk_band,
         state=client.state,
         blocks=client.blocks,
         attribution=AttributionView(client.contract, client.code) if client.contract else None,
         created=client.created,
         updated=client.updated,
+        masked=masked,
     )

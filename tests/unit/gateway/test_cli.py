@@ -74,12 +74,12 @@ def test_checking_prints_every_finding_with_its_line(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text(rules.read_text().replace('route = ["coral"]', 'route = ["moon"]'))
     access = tmp_path / "access.toml"
-    access.write_text(access.read_text().replace('"metrics:read"]', '"moon:read"]'))
+    access.write_text(access.read_text().replace('"metrics:read"', '"moon:read"'))
     status, out, err = run("check", str(tmp_path))
     assert (status, out) == (1, "")
     lines = err.splitlines()
     assert any(":53: unknown-name: rule[7].route[0]: there is no PSP `moon`" in it for it in lines)
-    assert any("access.toml:4" in it and "scope-unknown: " in it for it in lines)
+    assert any("access.toml:1" in it and "scope-unknown: " in it for it in lines)
     assert all(it.startswith(str(tmp_path)) for it in lines[:-1])
     assert lines[-1] == f"{len(lines) - 1} findings"
 
