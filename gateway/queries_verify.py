@@ -272,6 +272,16 @@ SELECT e.book_id || '/' || e.id AS subject,
  WHERE e.kind BETWEEN 90 AND 99
    AND (p.state = 'approved' AND p.maker = e.maker AND e.checker = ANY (p.votes)) IS NOT TRUE
 """
+# The votes of a question are those that were given, each an event, and none of them is its maker's.
+APPROVALS_OFF_VOTES: Final = """
+SELECT p.id AS subject, p.state || ' with the votes of ' || array_to_string(p.votes, ', ') || '; given were those of '
+           || coalesce(array_to_string(e.given, ', '), 'nobody') AS detail
+  FROM gateway.approval p
+  LEFT JOIN (SELECT object_id, array_agg(actor ORDER BY version) AS given FROM gateway.approval_event
+              WHERE event = 'agreed' GROUP BY object_id) e ON e.object_id = p.id
+ WHERE p.votes <> coalesce(e.given, '{}') OR p.maker = ANY (p.votes || p.authorities)
+    OR (p.state = 'approved' AND cardinality(p.votes) < p.needed)
+"""
 # A person's acts at a place are numbered without a gap: one that is missing was never judged against.
 ACT_NUMBERS: Final = """
 SELECT person || ' at ' || place AS subject, count(*) || ' acts, the last is number ' || max(no) AS detail
@@ -354,6 +364,22 @@ SELECT a.client_id AS subject,
   LEFT JOIN gateway.contract k ON k.id = a.contract_id
  WHERE a.book IS DISTINCT FROM c.book
     OR (a.contract_id <> '' AND (k.book, k.brand) IS DISTINCT FROM (c.book, c.brand))
+"""
+# Each row that was not made with its client is one that two people agreed to, and is as they did.
+ATTRIBUTIONS_UNAPPROVED: Final = """
+SELECT coalesce(a.client_id, h.client_id) AS subject,
+       CASE WHEN h.id IS NULL THEN 'changed at ' || a.since || ', and nothing says who agreed'
+            WHEN a.client_id IS NULL THEN h.id || ' is recorded and was never made'
+            ELSE h.id || ' is not what was agreed to' END AS detail
+  FROM (SELECT * FROM (SELECT client_id, since, contract_id, inputs,
+                              row_number() OVER (PARTITION BY client_id ORDER BY since) AS place
+                         FROM gateway.attribution) each WHERE place > 1) a
+  FULL JOIN gateway.attribution_change h
+    ON (h.client_id, h.effective, h.new_contract, h.inputs) = (a.client_id, a.since, a.contract_id, a.inputs)
+  LEFT JOIN gateway.approval p ON p.id = h.approval
+ WHERE h.id IS NULL OR a.client_id IS NULL
+    OR (p.state = 'approved' AND p.kind = 'attribution.change' AND p.subject = h.client_id AND p.maker = h.asked_by
+        AND p.votes = h.approved_by) IS NOT TRUE
 """
 
 # -- what the database refuses; $1 the schemas ----------------------------------------------------

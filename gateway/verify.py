@@ -73,6 +73,8 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         "inputs-behind": (q.INPUTS_BEHIND, []),
         "attribution-missing": (q.CLIENTS_WITHOUT_ATTRIBUTION, []),
         "attribution-astray": (q.ATTRIBUTIONS_ASTRAY, []),
+        "attribution-unapproved": (q.ATTRIBUTIONS_UNAPPROVED, []),
+        "approval-off-votes": (q.APPROVALS_OFF_VOTES, []),
     }  # fmt: skip
     wrong: list[Wrong] = []
     async with conn.transaction(isolation="repeatable_read", readonly=True):

@@ -28,6 +28,8 @@ from gateway.control.audit import Command
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.items import item_opened
 from gateway.control.rules import settled
+from gateway.control.views import Decide
+from gateway.flows.approving import Approving
 from gateway.flows.asking import Asking
 from gateway.flows.crediting import Crediter, Limits
 from gateway.flows.deposit import Deposits
@@ -35,12 +37,14 @@ from gateway.flows.onboarding import Onboarding
 from gateway.flows.outbox import Again, Emitter, Ended, Outbox, Row
 from gateway.flows.partnering import Partnering
 from gateway.flows.provisioning import AccountMaker, Accounts
+from gateway.flows.reattributing import Reattributing
 from gateway.flows.refunds import Refunds
 from gateway.flows.settlement import Composer
 from gateway.flows.views import Amount, NewAccount, NewDeposit
 from gateway.owners import OWNER
 from gateway.people.states import State
 from gateway.people.views import CameThrough, MoveClient, NewClient
+from gateway.people.views_attribution import NewAttribution
 from gateway.people.views_partners import NewContract, NewPartner
 from ledger.connections import connect_writer
 from ledger.ids import Ids
@@ -149,6 +153,10 @@ class House:
         common = {"lane": self.lane, "ids": self.ids}
         asking = Asking(self.lane, self.pool, rules, self.ids, emit, now)
         self.clients = Onboarding(self.lane, self.pool, rules, asking, self.ids, emit, now)
+        self.changes = Reattributing(self.lane, self.pool, asking, self.ids, emit, now)
+        self.approving = Approving(
+            self.lane, self.pool, rules, self.ids, emit, self.changes.appliers, now
+        )
         self.partners = Partnering(self.lane, self.pool, rules, self.ids, now)
         self.accounts = Accounts(
             pool=self.pool, rules=rules, emit=emit, now=now,
@@ -213,6 +221,15 @@ class House:
             view = msgspec.json.decode(moved.body) | {"id": view["id"]}
         client_id: str = view["id"]
         return client_id
+
+    async def reattribute(self, client_id: str, code: str) -> None:
+        """Have the client come through another contract: ann asks, bob agrees."""
+        order = NewAttribution(code=code, evidence="doc-1", reason="test")
+        asked = await self.changes.ask(self.command(), client_id, order, self.idem())
+        command = msgspec.structs.replace(self.command(), caller=calling("bob", "crm"))
+        decision = Decide(decision="approve", reason="test")
+        approval_id = msgspec.json.decode(asked.body)["id"]
+        await self.approving.decide(command, approval_id, decision, self.idem())
 
     async def account(self, client_id: str) -> str:
         """A trading account of the client, made and read back."""
@@ -290,7 +307,8 @@ async def lived(house: House) -> None:
     await house.contract("eu-partner", "LOWER", upper)
     client_id = await house.client(*WALK, code="LOWER")
     account_id = await house.account(client_id)
-    await house.client(*WALK[:5], risk="high")  # asks for a second person
+    other = await house.client(*WALK[:5], risk="high")  # asks for a second person
+    await house.reattribute(other, "LOWER")
     await house.deposit(client_id)
     hard = outcomes.Declined("simpay:stolen_card", "fraud", "no", "ch_1")
     house.providers.say = {"acme": [hard]}

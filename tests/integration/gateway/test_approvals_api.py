@@ -356,6 +356,33 @@ async def test_an_effect_that_is_refused_or_fails_leaves_the_question_open(api: 
     assert (await effects(api), await state(api, approval)) == (1, "approved")
 
 
+async def test_a_commit_whose_answer_was_lost_is_found_by_its_key(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, for nothing is known; the same request again is answered as if it had not been lost."""
+    approval = await question(api)
+
+    async def run(conn: asyncpg.Connection, approval: Approval, command: Command) -> None:
+        await note(conn, approval)
+
+    async def lost(transaction: asyncpg.transaction.Transaction) -> None:
+        await commit(transaction)
+        raise ConnectionResetError("the answer to COMMIT")
+
+    commit = asyncpg.transaction.Transaction.commit
+    async with applied_by(api, InTransaction(run)):
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncpg.transaction.Transaction, "commit", lost)
+            first = await decide(api, approval, "bob", key="k")
+        again = await decide(api, approval, "bob", key="k")
+        other = await decide(api, approval, "eve")
+
+    assert (first.status, again.status) == (503, 200)
+    assert (await again.json())["state"] == "approved"
+    assert await code(other) == (409, "already-decided")
+    assert await effects(api) == 1
+
+
 async def test_a_checker_who_goes_away_while_it_is_applied_leaves_all_or_nothing(api: Api) -> None:
     """The connection of the request is gone in the middle of the transaction."""
     entered, approval = asyncio.Event(), await question(api)

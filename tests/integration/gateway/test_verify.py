@@ -186,8 +186,8 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
         {"state-off-events"},
     ),
     (
-        "an approval was agreed to without an event",
-        "UPDATE gateway.approval SET state = 'approved', open_key = NULL",
+        "a question was refused without an event",
+        "UPDATE gateway.approval SET state = 'refused', open_key = NULL WHERE state = 'open'",
         {"state-off-events"},
     ),
     (
@@ -214,6 +214,14 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
         "a caller's key stands for a payment that does not exist",
         f"UPDATE gateway.idempotency SET subject = {NOBODY} WHERE subject = {PAID}",
         {"key-without-object"},
+    ),
+    (
+        "a vote was added that nobody gave",
+        (
+            "UPDATE gateway.approval SET votes = votes || '{eve}'::text[], "
+            "authorities = authorities || '{eve}'::text[] WHERE state = 'open'"
+        ),
+        {"approval-off-votes"},
     ),
     (
         "the audit row of a command was removed",

@@ -89,21 +89,47 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
     ),
     (
         "nothing says any more whom a client came through",
-        "DELETE FROM gateway.attribution WHERE contract_id <> ''",
+        "DELETE FROM gateway.attribution WHERE inputs = 0 AND contract_id <> ''",
         {"attribution-missing"},
     ),
     (
         "a client was given to a contract of another brand",
         (
             "UPDATE gateway.client SET brand = 'eastwind' WHERE id = "
-            "(SELECT client_id FROM gateway.attribution WHERE contract_id <> '')"
+            "(SELECT client_id FROM gateway.attribution WHERE inputs = 0 AND contract_id <> '')"
         ),
         {"attribution-astray"},
     ),
     (
         "a client was given to nobody who exists",
-        "UPDATE gateway.attribution SET contract_id = 'CT0' WHERE contract_id <> ''",
+        "UPDATE gateway.attribution SET contract_id = 'CT0' WHERE inputs = 0 AND contract_id <> ''",
         {"attribution-astray"},
+    ),
+    (
+        "a client was moved to another contract and nobody asked",
+        (
+            "INSERT INTO gateway.attribution SELECT client_id, now(), '', book, '{}', 1, 'mallory' "
+            "FROM gateway.attribution WHERE inputs = 0 AND contract_id <> ''"
+        ),
+        {"attribution-unapproved"},
+    ),
+    (
+        "a change of attribution was undone",
+        "DELETE FROM gateway.attribution WHERE inputs > 0",
+        {"attribution-unapproved"},
+    ),
+    (
+        "a change of attribution says that others agreed to it",
+        "UPDATE gateway.attribution_change SET approved_by = '{eve}'",
+        {"attribution-unapproved"},
+    ),
+    (
+        "the question of a change was refused after all",
+        (
+            "UPDATE gateway.approval SET state = 'refused' WHERE kind = 'attribution.change'; "
+            "UPDATE gateway.approval_event SET to_state = 'refused' WHERE to_state = 'approved'"
+        ),
+        {"attribution-unapproved"},
     ),
     (
         "a published plan pays more than it did",
