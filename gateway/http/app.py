@@ -77,7 +77,6 @@ from gateway.people.views_partners import (
     PartnerPage,
     PartnerView,
 )
-from gateway.people.views_personal import Erasure, PersonalData, PersonalView
 
 DESCRIPTION: Final = web.AppKey("description", bytes)
 
@@ -134,29 +133,12 @@ ROUTES: Final = (
         responses={200: AttributionChangeList},
     ),
     Route(
-        method="PUT", path="/v1/clients/{id}/personal", scope="clients:write",
-        handler=personal.keep, summary="Keep what is known of a client as a person, as ciphertext",
-        request=PersonalData, responses={200: PersonalView}, problems=("erased", "personal-off"),
-    ),
-    Route(
-        method="GET", path="/v1/clients/{id}/personal", scope="clients:read",
-        masked=("clients:masked",), handler=personal.view, params=personal.ViewParams,
-        summary="Read what is known of a client as a person: on record with its purpose, or masked",
-        responses={200: PersonalView}, problems=("reason-missing", "personal-off"),
-    ),
-    Route(
-        method="POST", path="/v1/clients/{id}/erasures", scope="purges:request",
-        handler=personal.erase, summary="Ask that what is known of a client as a person is erased",
-        request=Erasure, idempotent=True, responses={202: ApprovalView},
-        problems=("client-state", "reason-missing", "approval-open", "duty-conflict", "conflict",
-                  "version-conflict", "rulebook-moved"),
-    ),
-    Route(
         method="GET", path="/v1/clients/{id}/wallet", scope="ledger:read", handler=clients.wallet,
         summary="Read a client's wallet, now or as of a closed moment",
         params=clients.WalletParams, responses={200: clients.WalletView},
         problems=("not-closed",),
     ),
+    *personal.ROUTES,
     # partners
     Route(
         method="POST", path="/v1/partners", scope="partners:write", handler=partners.create,
@@ -381,12 +363,7 @@ ROUTES: Final = (
         idempotent=True, responses={200: ItemView},
         problems=("already-resolved", "version-conflict"),
     ),
-    Route(
-        method="GET", path="/v1/audit", scope="audit:read", masked=("audit:area",),
-        handler=auditing.page, summary="Look into the audit: sealed records, newest first",
-        params=auditing.AuditParams, responses={200: auditing.AuditPage},
-        problems=("reason-missing",),
-    ),
+    *auditing.ROUTES,
     Route(
         method="GET", path="/v1/sessions", scope="sessions:read", handler=house.sessions,
         summary="Read the state of platform sessions", responses={200: house.SessionList},

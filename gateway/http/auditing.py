@@ -5,7 +5,7 @@ Knows paths and parameters. Refuses to judge what a grant reaches; `control/read
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -18,6 +18,7 @@ from gateway.http.bodies import Params
 from gateway.http.books import Moment
 from gateway.http.calls import Call, reply
 from gateway.http.paging import Limit, NumberCursor, cut
+from gateway.http.serving import Route
 
 Word = Annotated[str, Meta(max_length=128)]
 
@@ -63,3 +64,13 @@ async def page(call: Call) -> web.Response:
         )  # fmt: skip
     data, following = cut(found, wish.limit, lambda record: str(record.no))
     return reply(AuditPage(tuple(data), int(following) if following else None))
+
+
+ROUTES: Final = (
+    Route(
+        method="GET", path="/v1/audit", scope="audit:read", masked=("audit:area",),
+        handler=page, summary="Look into the audit: sealed records, newest first",
+        params=AuditParams, responses={200: AuditPage},
+        problems=("reason-missing",),
+    ),
+)

@@ -18,12 +18,14 @@ from typing import Any, Final
 
 from gateway import exports
 from gateway.control import audit, certificates, codes, keys, staff
+from gateway.control.access import Reach
 from gateway.control.audit import Command
 from gateway.control.codes import Safe
 from gateway.control.exporting import Asked
 from gateway.control.grants import Grant, given, person_known
 from gateway.control.items import item_opened
 from gateway.control.passwords import Passwords
+from gateway.flows.glass import Glass
 from ledger.units import Done, Unit
 from tests.integration.gateway.conftest import PEPPER, Api
 from tests.integration.gateway.lived import WALK, House
@@ -79,6 +81,17 @@ async def post(api: Api, path: str, body: object = None, token: str = "") -> dic
 async def made_and_moved(api: Api) -> str:
     """A client is made known and moved."""
     return str((await client(api, "registered"))["id"])
+
+
+@runs("client.personal", "client.viewed", "client.erase")
+async def known(api: Api) -> str:
+    """What is known of a client is kept, looked at, and to be erased."""
+    view = await client(api, "archived")
+    path = f"/v1/clients/{view['id']}"
+    assert (await api.call("PUT", f"{path}/personal", {"name": "Ann"}, key=None)).status == 200
+    assert (await api.call("GET", f"{path}/personal?purpose=test")).status == 200
+    await post(api, f"{path}/erasures", {"reason": "asked for"})
+    return str(view["id"])
 
 
 @runs("attribution.change")
@@ -294,6 +307,32 @@ async def refused(api: Api) -> str:
     status, name, _ = await enter(api, code="abcdef")
     assert status in (401, 422)
     return name
+
+
+@runs("person.add")
+async def added(api: Api) -> str:
+    """The first of a house are given their roles at the machine."""
+    name, access = f"person-{next(_numbers)}", api.parts.rules.now.access
+    async with api.pool.acquire() as conn, conn.transaction():
+        await staff.add(conn, operator(api), api.parts.ids, access, name, "reader", Reach())
+    return name
+
+
+@runs("break-glass.grant", "break-glass.end")
+async def broken(api: Api) -> str:
+    """A role for a minute: asked for, granted, over."""
+    number = next(_numbers)
+    asker = await api.key("engineer", owner=f"sre-{number}", person=f"sre-{number}")
+    order = {"role": "looker", "minutes": 1, "reason": "the desk is empty"}
+    approval = await post(api, "/v1/break-glass", order, token=asker)
+    await post(
+        api, f"/v1/approvals/{approval['id']}/decide", {"decision": "approve", "reason": "seen"}
+    )
+    api.clock.skew_s += 60
+    flow = api.parts.glass
+    assert isinstance(flow, Glass)
+    assert await flow.sweep() == 1
+    return str(approval["subject"])
 
 
 # --- the audit itself ---------------------------------------------------------------------------
