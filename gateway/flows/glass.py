@@ -17,7 +17,7 @@ import msgspec
 
 from config.log import event
 from gateway.control import assigning, audit, glass, grants, items
-from gateway.control.access import Caller, Reach
+from gateway.control.access import NONE, Caller, Held, Reach
 from gateway.control.acts import Deed
 from gateway.control.approvals import Approval, need_reason
 from gateway.control.audit import Command, audited
@@ -38,7 +38,8 @@ log = logging.getLogger("gateway.glass")
 KIND: Final = "break-glass.grant"
 LOOK_S: Final = 5.0
 AT_ONCE_MAX: Final = 100
-CLOCK: Final = Caller(key_id="", person="clock", owner="clock")
+_NOTHING: Final = Held("", "clock", NONE, Reach(entities=NONE))
+CLOCK: Final = Caller(key_id="", person="clock", owner="clock", grants=(_NOTHING,))
 
 
 class Wished(msgspec.Struct, frozen=True):
