@@ -95,17 +95,22 @@ class DryRun:
         async with self._pool.acquire() as conn:
             after = await rulebooks.source(conn, version.hash)
             before = await rulebooks.source(conn, version.base) if version.base else after
-            intents = await reads.newest_intents(conn, REPLAYED_MAX)
-            old, new, found = await asyncio.to_thread(_both, before, after)
-            return Effects(
-                differences=len(found),
-                routing=await asyncio.to_thread(_rerouted, intents, old.routing, new.routing),
-                plans=await _plans(conn, found),
-                roles=await _roles(conn, old, new),
-                leaving=await _leaving(conn, old.book, new.book),
-                entities=_added([it.id for it in old.book.entities], new.book.entities),
-                brands=_added([it.id for it in old.book.brands], new.book.brands),
-            )
+            return await between(conn, before, after)
+
+
+async def between(conn: asyncpg.Connection, before: bytes, after: bytes) -> Effects:
+    """What the second content would change in the first."""
+    intents = await reads.newest_intents(conn, REPLAYED_MAX)
+    old, new, found = await asyncio.to_thread(_both, before, after)
+    return Effects(
+        differences=len(found),
+        routing=await asyncio.to_thread(_rerouted, intents, old.routing, new.routing),
+        plans=await _plans(conn, found),
+        roles=await _roles(conn, old, new),
+        leaving=await _leaving(conn, old.book, new.book),
+        entities=_added([it.id for it in old.book.entities], new.book.entities),
+        brands=_added([it.id for it in old.book.brands], new.book.brands),
+    )
 
 
 def _both(before: bytes, after: bytes) -> tuple[Compiled, Compiled, list[Difference]]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -144,6 +144,7 @@ class House:
         http: aiohttp.ClientSession,
         opened: AsyncExitStack,
         rules: Rules,
+        spare: Sequence[str] = (),
     ) -> None:
         self.addresses = addresses
         self.folder = folder
@@ -152,6 +153,7 @@ class House:
         self.secrets = Secrets(folder / "secrets", os.urandom)
         self.rulebook = _quick_rulebook(folder / "rulebook", rules)
         self.book = _read(self.rulebook)
+        self.spare = spare
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
         self.tokens: dict[str, str] = {}
         self.providers: dict[str, Admin] = {}
@@ -183,21 +185,21 @@ class House:
             self.tokens = {wish.owner: await ring.key(conn, wish) for wish in STAFF}
 
     async def _start_peers(self, url: str) -> None:
-        groups = self.book.groups
+        groups, names = self.book.groups, [*(psp.id for psp in self.book.psps), *self.spare]
         starting = [start_platform(self.folder, self.secrets, groups, self.environ)]
         starting += [
             start_provider(
-                each.id, self.folder, self.secrets, self.environ,
-                webhook_url=f"{url}/v1/psps/{each.id}/webhooks",
+                name, self.folder, self.secrets, self.environ,
+                webhook_url=f"{url}/v1/psps/{name}/webhooks",
             )
-            for each in self.book.psps
+            for name in names
         ]  # fmt: skip
         platform, *providers = await asyncio.gather(*starting)
         self._keep(platform)
         self.platform = Admin(self.http, platform)
-        for each, peer in zip(self.book.psps, providers, strict=True):
+        for name, peer in zip(names, providers, strict=True):
             self._keep(peer)
-            self.providers[each.id] = Admin(self.http, peer)
+            self.providers[name] = Admin(self.http, peer)
 
     def _keep(self, peer: Peer) -> None:
         self._opened.push_async_callback(peer.child.stop)
@@ -417,15 +419,16 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    addresses: Addresses, folder: Path, rules: Rules = QUICK
+    addresses: Addresses, folder: Path, rules: Rules = QUICK, spare: Sequence[str] = ()
 ) -> AsyncIterator[House]:
     """A broker on these servers; everything it started ends with the block.
 
     rules  what its rulebook says otherwise than the sample: values by file and key
+    spare  providers that its settings reach and its rulebook does not name
     """
     async with AsyncExitStack() as opened:
         http = await opened.enter_async_context(aiohttp.ClientSession())
-        house = House(addresses, folder, http, opened, rules)
+        house = House(addresses, folder, http, opened, rules, spare)
         await house.open()
         yield house
 
