@@ -26,6 +26,8 @@ BENCHES: Final = {
     "accrual": "loadtests.accrual",
     "stream": "loadtests.stream",
     "mixed": "loadtests.mixed",
+    "audit": "loadtests.audit",
+    "access": "loadtests.access",
 }
 WIDTH: Final = 170  # of the table where there is no terminal to ask
 LATEST: Final = Path(__file__).parent / "results" / "latest.json"

@@ -42,6 +42,8 @@ TRIES_MAX: Final = 5  # times a command is judged anew before its caller hears o
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # a case binds however old it is
 
 _STANDING: Final = [name for name, action in ACTIONS.items() if action.nature is Nature.STAND]
+_HERE: Final = {name: ",".join(bonds.subject) for name, bonds in BONDS.items()}
+_THERE: Final = {name: ",".join(bonds.case) for name, bonds in BONDS.items()}
 _LENT: Final = "delegate.approve"
 
 
@@ -74,9 +76,29 @@ async def acted(
 
     approval  the question that is decided, or that allowed it
     """
+    heads = await read(conn, command, *deeds, giver=giver)
+    return decided(command, heads, *deeds, approval=approval, giver=giver)
+
+
+async def read(conn: asyncpg.Connection, command: Command, *deeds: Deed, giver: str = "") -> Heads:
+    """The part of history that matters to these deeds, in one round trip however long it is."""
     meant = _meant(command, deeds, giver)
-    heads = await _read(conn, command, meant)
-    return _changes(command, _judged(command, meant, heads), approval)
+    looked = [look for person, deed in meant for look in _looks(person, deed, command.at)]
+    columns = [[look[n] for look in looked] for n in range(4)]
+    rows = await conn.fetch(q.SELECT_HISTORY, *columns, _STANDING)
+    numbers = {(row["person"], row["place"]): row["no"] for row in rows if row["action"] is None}
+    history = tuple(
+        Act(row["person"], row["action"], row["subject"], row["case_id"], row["at"], row["actor"])
+        for row in rows if row["action"] is not None
+    )  # fmt: skip
+    return Heads(numbers, history)
+
+
+def decided(
+    command: Command, heads: Heads, *deeds: Deed, approval: str = "", giver: str = ""
+) -> tuple[Change, ...]:
+    """Judge these deeds by what was read. Pure; raises Refusal `duty-conflict`."""
+    return _changes(command, _judged(command, _meant(command, deeds, giver), heads), approval)
 
 
 def overtaken(left: Left) -> bool:
@@ -113,27 +135,11 @@ def _meant(command: Command, deeds: Sequence[Deed], giver: str) -> list[tuple[st
     return [*meant, *((giver, deed) for deed in (*lent, *deeds))]
 
 
-async def _read(
-    conn: asyncpg.Connection, command: Command, meant: Sequence[tuple[str, Deed]]
-) -> Heads:
-    """The part of history that matters, in one round trip however long it is."""
-    looked = [look for person, deed in meant for look in _looks(person, deed, command.at)]
-    columns = [[look[n] for look in looked] for n in range(4)]
-    rows = await conn.fetch(q.SELECT_HISTORY, *columns, _STANDING)
-    numbers = {(row["person"], row["place"]): row["no"] for row in rows if row["action"] is None}
-    history = tuple(
-        Act(row["person"], row["action"], row["subject"], row["case_id"], row["at"], row["actor"])
-        for row in rows if row["action"] is not None
-    )  # fmt: skip
-    return Heads(numbers, history)
-
-
 def _looks(person: str, deed: Deed, at: datetime) -> Iterator[tuple[str, str, str, datetime]]:
     """Where to look for what a deed may not meet: person, place, actions, since when."""
-    bonds = BONDS[deed.action]
-    yield person, deed.subject, ",".join(bonds.subject), at - SUBJECT_WINDOW
+    yield person, deed.subject, _HERE[deed.action], at - SUBJECT_WINDOW
     if deed.case:
-        yield person, deed.case, ",".join(bonds.case), EVER
+        yield person, deed.case, _THERE[deed.action], EVER
 
 
 def _judged(
