@@ -333,6 +333,12 @@ def _hub(
     return Live(pool, channel, limits, clock.now, clock.monotonic, metrics)
 
 
+def _asked_and_decided(deciding: controlling.Deciding) -> dict[str, Any]:
+    """The rooms of approvals that handlers call, by the names that the parts have for them."""
+    names = Parts.__dataclass_fields__.keys() & set(deciding.__struct_fields__)
+    return {name: getattr(deciding, name) for name in names}
+
+
 SETTINGS = Settings(
     rulebook=RulebookPlace(folder="."), control=Control(pepper=Secret(PEPPER.decode()))
 )
@@ -368,42 +374,21 @@ async def serving(
         """Nothing to ask."""
 
     parts = Parts(
-        pool=pool,
+        pool=pool, rules=rules, ids=ids, now=clock.now, monotonic=clock.monotonic,
         entrance=controlling.entrance(
-            settings=settings,
-            rules=rules,
-            pool=pool,
-            redis=redis,
-            http=http,
-            ids=ids,
+            settings=settings, rules=rules, pool=pool, redis=redis, http=http, ids=ids,
             clocks=clocks,
         ),
         visits=Visits(pool, PEPPER, ids, os.urandom, clock.now, clock.monotonic),
         limiter=Limiter(redis, limits or Limits(10_000, 10_000), clock.monotonic),
-        rules=rules,
-        ids=ids,
-        now=clock.now,
-        monotonic=clock.monotonic,
-        deposits=deposits,
-        accounts=FakeAccounts(),
-        onboarding=deciding.onboarding,
+        deposits=deposits, accounts=FakeAccounts(),
         partnering=Partnering(command_lane, pool, rules, ids, clock.now),
-        approving=deciding.approving,
-        lending=deciding.lending,
-        publishing=deciding.publishing,
         effects=DryRun(pool),
-        assigning=deciding.assigning,
-        glass=deciding.glass,
-        reattributing=deciding.reattributing,
-        personal=deciding.personal,
+        **_asked_and_decided(deciding),
         subscriptions=Subscriptions(lane, pool, ids, b"key", clock.now),
-        live=live,
-        sessions=lambda: (),
-        readiness=lambda: Readiness("ready"),
-        metrics=metrics,
-        refresh_metrics=refresh,
-        version="0",
-    )
+        live=live, sessions=lambda: (), readiness=lambda: Readiness("ready"),
+        metrics=metrics, refresh_metrics=refresh, version="0",
+    )  # fmt: skip
     writing = asyncio.gather(lane.run(), command_lane.run())
     try:
         async with TestClient(TestServer(build(parts))) as client:

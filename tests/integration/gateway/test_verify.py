@@ -440,7 +440,7 @@ BY_THE_DAEMON: Sequence[tuple[str, str, set[str]]] = (
             "INSERT INTO ledger.entry (book_id, id, kind, key, content, effective, recorded, ref, "
             "postings) VALUES (1, -1, 1, 'k', '', now(), now(), '', 2)"
         ),
-        {"entry-without-postings"},
+        {"entry-without-postings", "credit-off-payment"},
     ),
     (
         "an act that left a number out",
