@@ -14,8 +14,9 @@ import msgspec
 
 from gateway.control import grants
 from gateway.control import queries_approvals as q
-from gateway.control.access import EVERYWHERE, Access, Caller, Held
+from gateway.control.access import EVERYWHERE, NONE, Access, Caller, Held
 from gateway.control.approvals import Approval, Voter
+from gateway.control.duties import Conflict, abilities, held_together
 from gateway.control.policies import KINDS, Policies
 from gateway.control.refusals import Refusal
 from ledger.units import Change, Kind, Step
@@ -88,18 +89,33 @@ async def voter(
 ) -> Voter | None:
     """By whose right the caller decides this question: their own, else one lent; None for neither.
 
-    A lent right is the giver's as it is now: by the grants and the roles in force.
+    A lent right is the giver's as it is now, by the grants and the roles in force; and none for
+    whoever could not be given a role with it, beside what they hold themselves.
     """
     if allows(caller.grants, approval):
         return Voter(caller.person, caller.person)
     rows = await conn.fetch(
         q.SELECT_DELEGATIONS_TO, caller.person, approval.kind, approval.entity, now
     )
+    if not rows or clashes(await permissions_of(conn, access, caller.person), approval.permission):
+        return None
     for lent in map(_delegation, rows):
         held = await grants.in_force(conn, lent.giver)
         if allows((access.held(it.id, it.role, it.reach) for it in held), approval):
             return Voter(caller.person, lent.giver, lent.id)
     return None
+
+
+async def permissions_of(conn: asyncpg.Connection, access: Access, person: str) -> frozenset[str]:
+    """Everything that a person's own grants allow now."""
+    held = await grants.in_force(conn, person)
+    return NONE.union(*(access.roles.get(it.role, NONE) for it in held))
+
+
+def clashes(own: frozenset[str], lent: str) -> tuple[Conflict, ...]:
+    """The conflicts of roles that a lent permission would make beside one's own."""
+    able = abilities((lent,))
+    return tuple(it for it in held_together(own | {lent}) if able & (it.first | it.second))
 
 
 def allows(held: Iterable[Held], approval: Approval) -> bool:

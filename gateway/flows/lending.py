@@ -13,10 +13,13 @@ import asyncpg
 import msgspec
 
 from gateway.control import delegations, grants
+from gateway.control.access import EVERYWHERE
 from gateway.control.approvals import need_reason
+from gateway.control.assigning import conflict_refusal
 from gateway.control.audit import Command, audited
 from gateway.control.delegations import Delegation
 from gateway.control.idempotency import Answer, Idem
+from gateway.control.policies import Policies
 from gateway.control.refusals import Refusal, not_found
 from gateway.control.rules import Rules
 from gateway.control.views import NewDelegation, delegation_view
@@ -40,8 +43,9 @@ class Lending:
     async def give(self, command: Command, order: NewDelegation, idem: Idem) -> Answer:
         """Lend one's own right. 201 with the delegation.
 
-        Raises Refusal: those of `delegations.require_lendable`, `reason-missing`, and
-        `person-unknown` for a delegate who is no person known here.
+        Raises Refusal: those of `delegations.require_lendable`, `reason-missing`, `person-unknown`
+        for a delegate who is no person known here, and `roles-conflict` for one who may not hold
+        such a right beside their own.
         """
         need_reason(command)
         wanted = Delegation(
@@ -54,10 +58,12 @@ class Lending:
             if (answer := await replayed(conn, idem, command.at)) is not None:
                 return answer
             kind = await grants.kind_known(conn, order.delegate)
-        policies = self._rules.require().policies
-        delegations.require_lendable(command.caller, policies, wanted, command.at)
+            rules = self._rules.require()
+            own = await delegations.permissions_of(conn, rules.access, order.delegate)
+        delegations.require_lendable(command.caller, rules.policies, wanted, command.at)
         if kind != "human":
             raise Refusal("person-unknown", f"nobody is known here as {order.delegate!r}")
+        _require_holdable(rules.policies, wanted, own)
         view = delegation_view(wanted, command.at)
         answer = Answer(201, msgspec.json.encode(view), f"/v1/delegations/{wanted.id}")
         row = self._audited(command, "delegation.give", wanted, None, view)
@@ -104,3 +110,11 @@ class Lending:
             if (stored := await replayed(conn, idem, self._now())) is not None:
                 return stored
         raise Refusal("version-conflict", "it changed while this command was under way")
+
+
+def _require_holdable(policies: Policies, wanted: Delegation, own: frozenset[str]) -> None:
+    """A right to decide named kinds is lent as a role is given: not into one hand with another."""
+    for kind in wanted.kinds:
+        for permission in policies.permissions(kind) if kind != EVERYWHERE else ():
+            if found := delegations.clashes(own, permission):
+                raise conflict_refusal(wanted.delegate, f"the right to decide {kind}", found)

@@ -13,8 +13,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.control.glass import BreakGlass, BrokenPage
-from gateway.control.sign_ins import SignIn
-from gateway.control.signing_in import PasswordSignIn
 from gateway.control.views import (
     ApprovalPage,
     ApprovalView,
@@ -50,6 +48,7 @@ from gateway.http import (
     control,
     delegations,
     deposits,
+    desk,
     emergency,
     events,
     explanations,
@@ -335,7 +334,7 @@ ROUTES: Final = (
         handler=delegations.give, summary="Lend one's right to decide to another person",
         request=NewDelegation, idempotent=True, responses={201: DelegationView},
         problems=("reason-missing", "delegation-time", "delegate-self", "kind-unknown",
-                  "person-unknown", "rulebook-moved", "version-conflict"),
+                  "person-unknown", "roles-conflict", "rulebook-moved", "version-conflict"),
     ),
     Route(
         method="GET", path="/v1/delegations", scope="delegations:read", handler=delegations.page,
@@ -479,50 +478,8 @@ ROUTES: Final = (
         responses={200: BrokenPage},
     ),
     # people of the house
-    Route(
-        method="POST", path="/v1/sign-ins", scope=PUBLIC, handler=signing.create,
-        summary="Sign in by name, password and code: the answer's cookie is the session",
-        request=PasswordSignIn, responses={201: SignIn},
-        problems=("sign-in-failed", "limit-exceeded", "forbidden"),
-    ),
-    Route(
-        method="GET", path="/v1/sign-ins", scope="sign-ins:read", handler=signing.page,
-        summary="List sessions in force, newest first", params=signing.SignInParams,
-        responses={200: signing.SignInPage},
-    ),
-    Route(
-        method="DELETE", path="/v1/sign-ins/{id}", scope="sign-ins:revoke", handler=signing.revoke,
-        summary="End somebody's session", responses={200: signing.SignInEnded},
-        problems=("not-found",),
-    ),
-    Route(
-        method="GET", path="/sign-in", scope=PUBLIC, handler=signing.show, media="text/html",
-        summary="The page that asks who comes", responses={200: None, 303: None},
-    ),
-    Route(
-        method="POST", path="/sign-in", scope=PUBLIC, handler=signing.enter, request=RAW,
-        takes=pages.FORM, media="text/html", summary="Sign in by name, password and code",
-        responses={303: None, 401: None, 429: None},
-    ),
-    Route(
-        method="GET", path="/sign-in/{issuer}", scope=PUBLIC, handler=signing.ask,
-        media="text/html", summary="Go to an identity provider to sign in",
-        responses={303: None, 401: None, 429: None},
-    ),
-    Route(
-        method="GET", path="/sign-in/{issuer}/callback", scope=PUBLIC, handler=signing.answered,
-        media="text/html", summary="Come back from an identity provider",
-        responses={303: None, 401: None, 429: None},
-    ),
-    Route(
-        method="POST", path="/sign-out", scope=PUBLIC, handler=signing.leave, media="text/html",
-        summary="End the session that the cookie belongs to", responses={303: None},
-        problems=("forbidden",),
-    ),
-    Route(
-        method="GET", path="/desk", scope=PUBLIC, handler=signing.home, media="text/html",
-        summary="Who is signed in, and where to go", responses={200: None, 303: None},
-    ),
+    *signing.ROUTES,
+    *desk.ROUTES,
     # the process itself
     Route(
         method="GET", path="/livez", scope=PUBLIC, handler=house.livez,

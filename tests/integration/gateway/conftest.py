@@ -117,6 +117,7 @@ _BOOK = Rulebook(
             ),
         ),
         Role(id="clerk", scopes=("approvals:decide", "approvals:read", "delegations:give")),
+        Role(id="auditor", scopes=("audit:export", "approvals:decide")),
         Role(id="svc.portal", scopes=()),
         Role(id="masked", scopes=("clients:masked",)),
         Role(id="area", scopes=("audit:area", "clients:read", "approvals:read")),

@@ -541,6 +541,22 @@ async def test_what_cannot_be_lent_is_refused(api: Api) -> None:
         assert await code(answer) == (status, wanted), wish
 
 
+async def test_nothing_is_lent_into_a_hand_that_may_not_hold_it(api: Api) -> None:
+    """As no role is given beside another: neither by name, nor by what is lent of everything."""
+    await api.key(role="auditor", owner="desk", person="kim")
+    named = await lend(api, "eve", "kim", kinds=["client.move"])
+    everything = await lend(api, "eve", "kim")
+    approval = await question(api)
+    token = await api.key(role="auditor", owner="desk", person="kim")
+
+    used = await api.call("POST", f"/v1/approvals/{approval['id']}/decide", YES, token=token)
+
+    assert await code(named) == (409, "roles-conflict")
+    assert (await named.json())["conflicts"] == [29]
+    assert everything.status == 201
+    assert await code(used) == (403, "forbidden")
+
+
 async def test_who_sees_what_was_lent(api: Api) -> None:
     """Giver and delegate see their own; others what lies within their entities."""
     await clerk(api, "dan")
