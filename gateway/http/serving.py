@@ -23,7 +23,9 @@ from gateway.http.bodies import decode
 from gateway.http.calls import Call
 from gateway.http.cookies import VISIT
 from gateway.http.idempotency import HEADER, read_key
+from gateway.http.pages import GUARD
 from gateway.http.parts import Parts
+from gateway.web import desk
 from ledger.lane import LaneClosed, LaneFull, LaneLost
 
 log = logging.getLogger("gateway.http")
@@ -58,6 +60,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     streams     whether its answer goes on for as long as the caller reads
     partners    whether a partner who visits a page of their own may read it too, without a key;
                 the handler then asks `call.reaches_partner` or `call.reaches_contract`
+    room        whether it is a page for people of the house: told to go and sign in, not refused
     media       of answers that are not JSON
     params      the query parameters
     problems    codes of this route's own; the usual ones are added by `openapi.py`
@@ -74,6 +77,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool = False
     streams: bool = False
     partners: bool = False
+    room: bool = False
     masked: tuple[str, ...] = ()
     media: str = "text/plain"
     params: Any = None
@@ -111,7 +115,7 @@ class Serving:
             response = await self._answer(call)
         except Refusal as no:
             parts.metrics.http_refusals.labels(no.code).inc()
-            response = problems.refused(no, call.correlation)
+            response = self._refused(call, no)
         except web.HTTPException as no:
             response = unserved(no, call.correlation)
         except LaneFull:
@@ -136,6 +140,19 @@ class Serving:
         if route.request is not None:
             await self._read(call)
         return await route.handler(call)
+
+    def _refused(self, call: Call, no: Refusal) -> web.Response:
+        """A problem; to a browser that asked for a room, a page, or the way to sign in."""
+        if not self._route.room or "text/html" not in call.request.headers.get("Accept", ""):
+            return problems.refused(no, call.correlation)
+        if no.code == "unauthenticated":
+            return web.Response(status=303, headers={**GUARD, "Location": "/sign-in"})
+        meaning = problems.TABLE[no.code]
+        text = desk.refused(meaning.title, f"{no.detail}. {meaning.advice}")
+        return web.Response(
+            text=text, status=meaning.status, content_type="text/html", charset="utf-8",
+            headers=GUARD,
+        )  # fmt: skip
 
     async def _caller(self, request: web.Request) -> Caller:
         """By whatever credential it shows; or by the cookie of a visit, where the route is open to

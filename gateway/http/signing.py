@@ -28,6 +28,7 @@ from gateway.http.calls import Call, reply
 from gateway.http.cookies import QUESTION, SESSION, from_here, surely_from_here
 from gateway.http.pages import DOOR, FORM, GUARD
 from gateway.http.paging import Cursor, Limit, cut
+from gateway.http.serving import PUBLIC, RAW, Route
 from gateway.web import desk as html
 from ledger.ids import is_id
 
@@ -210,3 +211,51 @@ def _html(text: str, status: int = 200, guard: Mapping[str, str] = DOOR) -> web.
     return web.Response(
         text=text, status=status, content_type="text/html", charset="utf-8", headers=guard
     )
+
+
+ROUTES: Final = (
+    Route(
+        method="POST", path="/v1/sign-ins", scope=PUBLIC, handler=create,
+        summary="Sign in by name, password and code: the answer's cookie is the session",
+        request=PasswordSignIn, responses={201: SignIn},
+        problems=("sign-in-failed", "limit-exceeded", "forbidden"),
+    ),
+    Route(
+        method="GET", path="/v1/sign-ins", scope="sign-ins:read", handler=page,
+        summary="List sessions in force, newest first", params=SignInParams,
+        responses={200: SignInPage},
+    ),
+    Route(
+        method="DELETE", path="/v1/sign-ins/{id}", scope="sign-ins:revoke", handler=revoke,
+        summary="End somebody's session", responses={200: SignInEnded},
+        problems=("not-found",),
+    ),
+    Route(
+        method="GET", path="/sign-in", scope=PUBLIC, handler=show, media="text/html",
+        summary="The page that asks who comes", responses={200: None, 303: None},
+    ),
+    Route(
+        method="POST", path="/sign-in", scope=PUBLIC, handler=enter, request=RAW,
+        takes=FORM, media="text/html", summary="Sign in by name, password and code",
+        responses={303: None, 401: None, 429: None},
+    ),
+    Route(
+        method="GET", path="/sign-in/{issuer}", scope=PUBLIC, handler=ask,
+        media="text/html", summary="Go to an identity provider to sign in",
+        responses={303: None, 401: None, 429: None},
+    ),
+    Route(
+        method="GET", path="/sign-in/{issuer}/callback", scope=PUBLIC, handler=answered,
+        media="text/html", summary="Come back from an identity provider",
+        responses={303: None, 401: None, 429: None},
+    ),
+    Route(
+        method="POST", path="/sign-out", scope=PUBLIC, handler=leave, media="text/html",
+        summary="End the session that the cookie belongs to", responses={303: None},
+        problems=("forbidden",),
+    ),
+    Route(
+        method="GET", path="/desk", scope=PUBLIC, handler=home, media="text/html",
+        summary="Who is signed in, and where to go", responses={200: None, 303: None},
+    ),
+)  # fmt: skip

@@ -16,7 +16,14 @@ from gateway.control.access import Caller
 from gateway.web.assets import ASSETS
 
 # address, name, and the permissions of which one opens it
-ROOMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = ()
+ROOMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
+    ("/desk/approvals", "Approvals", ("approvals:read",)),
+    ("/desk/items", "Items", ("items:read",)),
+    ("/desk/audit", "Audit", ("audit:read", "audit:area")),
+    ("/desk/rulebook", "Rulebook", ("rulebook:read",)),
+)
+# What people come for: the same room, with what is still to be done.
+_WORK: Final = {"/desk/approvals": "?state=open", "/desk/items": "?state=open"}
 
 
 def _template(name: str) -> Template:
@@ -26,6 +33,7 @@ def _template(name: str) -> Template:
 
 _DOOR: Final = _template("sign_in.html")
 _FRAME: Final = _template("desk.html")
+_PLAIN: Final = _template("refused.html")
 _FORM: Final = """\
 <form method="post" action="/sign-in">
 <div class="field"><label for="person">Name</label>
@@ -59,13 +67,15 @@ def door(providers: Sequence[tuple[str, str]], *, passwords: bool, said: str) ->
 def frame(caller: Caller, title: str, body: str, *, here: str = "") -> str:
     """A page of a room: its links, who looks, and its body, which is markup already."""
     rooms = [("/desk", "Desk"), *((to, name) for to, name, opens in ROOMS if _open(caller, opens))]
-    links = "\n".join(
-        f'    <li><a href="{to}"{" aria-current=page" if to == here else ""}>{name}</a></li>'
-        for to, name in rooms
-    )
+    links = "\n".join(_link(to, name, here) for to, name in rooms)
     return _FRAME.substitute(
         _assets(), title=escape(title), links=links, person=escape(caller.person), body=body
     )
+
+
+def _link(to: str, name: str, here: str) -> str:
+    mark = ' aria-current="page"' if to == here else ""
+    return f'    <li><a href="{to}{_WORK.get(to, "")}"{mark}>{name}</a></li>'
 
 
 def home(caller: Caller) -> str:
@@ -87,6 +97,13 @@ def home(caller: Caller) -> str:
 {rows}
 </tbody></table></div>"""
     return frame(caller, "Desk", body, here="/desk")
+
+
+def refused(title: str, said: str) -> str:
+    """A page for what was refused, with the way back."""
+    body = f'<p class="said" role="alert">{escape(said)}</p>'
+    back = '<p><a class="button" href="/desk">To the desk</a></p>'
+    return _PLAIN.substitute(_assets(), title=escape(title), body=f"{body}{back}")
 
 
 def _open(caller: Caller, opens: tuple[str, ...]) -> bool:
