@@ -35,6 +35,8 @@ def _duplicates(book: Rulebook) -> Iterator[Finding]:
         "entity[].id": [it.id for it in book.entities],
         "entity[].book": [it.book for it in book.entities],
         "brand[].id": [it.id for it in book.brands],
+        "desk[].id": [it.id for it in book.desks],
+        "owner[].process": [f"{it.process} / {it.entity}" for it in book.owners],
         "platform[].id": [it.id for it in book.platforms],
         "group[]": [_group_key(it) for it in book.groups],
         "psp[].id": [it.id for it in book.psps],
@@ -81,6 +83,9 @@ def _names(book: Rulebook) -> Iterator[Finding]:
 def _entity_names(book: Rulebook) -> Named:
     yield from ((f"brand[{n}].entity", it.entity) for n, it in enumerate(book.brands))
     yield from ((f"group[{n}].entity", it.entity) for n, it in enumerate(book.groups))
+    yield from ((f"desk[{n}].entity", it.entity) for n, it in enumerate(book.desks))
+    named = ((n, it.entity) for n, it in enumerate(book.owners) if it.entity != "*")
+    yield from ((f"owner[{n}].entity", entity) for n, entity in named)
     yield from _listed("platform", "entities", (it.entities for it in book.platforms))
     yield from _listed("psp", "entities", (it.entities for it in book.psps))
     yield from _listed("rule", "when.entity", (it.when.entity for it in book.rules))
@@ -109,6 +114,8 @@ def _country_names(book: Rulebook) -> Named:
     yield from (
         (f"entity[{n}].jurisdiction", it.jurisdiction) for n, it in enumerate(book.entities)
     )
+    looked_after = _listed("desk", "countries", (it.countries for it in book.desks))
+    yield from ((path, name) for path, name in looked_after if name != "*")
     served = _listed("psp", "countries", (it.countries for it in book.psps))
     yield from ((path, name) for path, name in served if name != "*")
     yield from _listed("psp", "countries_blocked", (it.countries_blocked for it in book.psps))
@@ -177,6 +184,25 @@ def _groups(book: Rulebook) -> Iterator[Finding]:
             yield _finding(book, f"{path}.login_from", "out-of-order", why)
 
 
+def _foreign_groups(book: Rulebook) -> Iterator[Finding]:
+    """A group of a server belongs to one entity: accounts of two never meet in it."""
+    owned: dict[tuple[str, str], str] = {}
+    for number, group in enumerate(book.groups):
+        owner = owned.setdefault((group.platform, group.group), group.entity)
+        if owner != group.entity:
+            why = f"`{group.group}` of `{group.platform}` is `{owner}`'s"
+            yield _finding(book, f"group[{number}].group", "group-of-another", why)
+
+
+def _desks(book: Rulebook) -> Iterator[Finding]:
+    """A desk's brand is its entity's."""
+    brands = {it.id: it.entity for it in book.brands}
+    for number, desk in enumerate(book.desks):
+        if desk.brand != "*" and brands.get(desk.brand) != desk.entity:
+            why = f"`{desk.entity}` has no brand `{desk.brand}`"
+            yield _finding(book, f"desk[{number}].brand", "unknown-name", why)
+
+
 def _login_ranges(book: Rulebook) -> Iterator[Finding]:
     """Two groups of one server never lease one login."""
     for (_, one), (second, other) in combinations(enumerate(book.groups), 2):
@@ -236,5 +262,6 @@ def _times(book: Rulebook) -> Iterator[Finding]:
 
 
 _CHECKS: Final[tuple[Check, ...]] = (
-    _duplicates, _names, _repeats, _symbols, _groups, _login_ranges, _amounts, _rules, _times,
+    _duplicates, _names, _repeats, _symbols, _groups, _foreign_groups, _desks,
+    _login_ranges, _amounts, _rules, _times,
 )  # fmt: skip

@@ -17,8 +17,9 @@ from msgspec import Meta
 from config.findings import NOWHERE, Finding, Where
 
 __all__ = [
-    "ApprovalPolicy", "Brand", "Document", "Entity", "Feed", "Finding", "Group", "Outbox",
-    "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook", "SymbolGroup", "When", "Where",
+    "ApprovalPolicy", "Brand", "Desk", "Document", "Entity", "Feed", "Finding", "Group", "Outbox",
+    "Owner", "Plan", "PlanRate", "Platform", "Psp", "Role", "Routing", "Rule", "Rulebook",
+    "SymbolGroup", "When", "Where",
 ]  # fmt: skip
 
 Id = Annotated[
@@ -125,6 +126,10 @@ RESOLVER_STEPS_S: Final = (
 OUTBOX_STEPS_S: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 
 
+# What somebody must answer for in each entity.
+Process = Literal["sales", "kyc", "finance-approvals", "settlements", "exceptions"]
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every table of the rulebook."""
 
@@ -147,6 +152,23 @@ class Brand(Part, frozen=True, kw_only=True):
     id: Id
     entity: Id
     name: Text
+
+
+class Desk(Part, frozen=True, kw_only=True):
+    """Who looks after clients of an entity: the first desk that a client fits is theirs."""
+
+    id: Id
+    entity: Id
+    brand: Anyone = "*"
+    countries: Annotated[tuple[CountryOrAny, ...], Meta(min_length=1)] = ("*",)
+
+
+class Owner(Part, frozen=True, kw_only=True):
+    """The team that answers for a process in an entity."""
+
+    process: Process
+    entity: Anyone = "*"
+    team: Id
 
 
 class Feed(Part, frozen=True, kw_only=True):
@@ -317,6 +339,8 @@ class Document(Part, frozen=True, kw_only=True):
 
     entity: Annotated[tuple[Entity, ...], Meta(min_length=1)]
     brand: tuple[Brand, ...] = ()
+    desk: tuple[Desk, ...] = ()
+    owner: tuple[Owner, ...] = ()
     platform: tuple[Platform, ...] = ()
     group: tuple[Group, ...] = ()
     psp: tuple[Psp, ...] = ()
@@ -340,6 +364,8 @@ class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     entities: tuple[Entity, ...]
     brands: tuple[Brand, ...] = ()
+    desks: tuple[Desk, ...] = ()
+    owners: tuple[Owner, ...] = ()
     platforms: tuple[Platform, ...] = ()
     groups: tuple[Group, ...] = ()
     psps: tuple[Psp, ...] = ()
@@ -378,6 +404,8 @@ def from_document(
         hash=digest,
         entities=document.entity,
         brands=document.brand,
+        desks=document.desk,
+        owners=document.owner,
         platforms=document.platform,
         groups=document.group,
         psps=document.psp,

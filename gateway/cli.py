@@ -539,7 +539,8 @@ def fail_with(findings: Sequence[Finding]) -> NoReturn:
 def _summary(book: Rulebook) -> str:
     """What a right rulebook holds, and the hash that names it."""
     parts = (
-        (book.entities, "entities"), (book.brands, "brands"), (book.platforms, "servers"),
+        (book.entities, "entities"), (book.brands, "brands"), (book.desks, "desks"),
+        (book.platforms, "servers"),
         (book.groups, "groups"), (book.psps, "PSPs"), (book.rules, "rules"), (book.roles, "roles"),
     )  # fmt: skip
     counts = ", ".join(f"{len(items)} {name}" for items, name in parts)

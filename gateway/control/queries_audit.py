@@ -126,7 +126,7 @@ SELECT s.no, s.hash, {_RECORD}
                   AND (g.brands = '*' OR a.brand = ANY(string_to_array(g.brands, ',')))
                   AND (g.words = '*' OR split_part(a.command, '.', 1) = ANY(string_to_array(g.words, ','))))
  ORDER BY s.no DESC LIMIT $11
-"""  # noqa: S608 - columns of ours
+"""
 
 # --- what must agree ----------------------------------------------------------------------------
 

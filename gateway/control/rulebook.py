@@ -19,7 +19,7 @@ from config.findings import Finding
 from config.load import from_source, read_folder
 from config.references import references
 from config.rulebook import Rulebook
-from gateway.control import access, audit, policies
+from gateway.control import access, audit, ownership, policies
 from gateway.control import queries_rulebook as q
 from gateway.control.audit import Command
 from gateway.control.duties import role_findings
@@ -87,6 +87,7 @@ def _compiled(book: Rulebook) -> Iterator[list[Finding]]:
         bridge.mapping.compile,
         access.compile,
         policies.compile,
+        ownership.compile,
         ledger.rebates.plans.compile,
     )
     for compile_room in rooms:

@@ -26,6 +26,7 @@ from gateway.flows.approving import Applier, Emit, InUnit, Lane, answered_claim,
 from gateway.flows.asking import Asking
 from gateway.people import attribution, clients, partners
 from gateway.people.clients import Client, Move
+from gateway.people.desks import desk_of
 from gateway.people.states import State
 from gateway.people.views import ClientView, MoveClient, NewClient, client_view
 from ledger import reads as books
@@ -280,13 +281,17 @@ def _agreeing(approval: Approval) -> Sequence[Deed]:
 
 def _new_client(rules: Compiled, ids: Ids, command: Command, order: NewClient) -> Client:
     known = rules.brands.get(order.brand)
-    if known is None or not command.caller.reaches(Tags(known[1].id, known[0].id)):
-        raise Refusal("brand-unknown", f"no brand {order.brand!r} is known to you")
+    unknown = Refusal("brand-unknown", f"no brand {order.brand!r} is known to you")
+    if known is None:
+        raise unknown
+    brand, entity = known
+    desk = desk_of(rules.book.desks, entity.id, brand.id, order.country)
+    if not command.caller.reaches(Tags(entity.id, brand.id, desk)):
+        raise unknown
     try:
         currency(order.currency)
     except UnknownCurrency as error:
         raise Refusal("currency-unknown", str(error)) from None
-    brand, entity = known
     return Client(
         id=ids.new("CL"),
         version=1,
@@ -305,6 +310,7 @@ def _new_client(rules: Compiled, ids: Ids, command: Command, order: NewClient) -
         correlation=command.correlation,
         created=command.at,
         updated=command.at,
+        desk=desk,
     )
 
 

@@ -150,7 +150,7 @@ def client_created(client: Client, command: Command) -> tuple[Change, ...]:
         f"{client.caller}:{client.reference}", client.id, client.caller, client.reference,
         client.brand, client.entity, client.book, client.country, client.currency,
         client.client_type, client.risk_band, client.state.value, client.correlation,
-        client.created,
+        client.created, client.desk,
     )  # fmt: skip
     return Change(CLAIM, row), _event(client, "", "created", command)
 

@@ -8,13 +8,13 @@ from gateway.control.queries_reach import held, within
 
 CLAIM_CLIENT: Final = """
 INSERT INTO gateway.client (reference_key, id, version, caller, reference, brand, entity, book, country, currency,
-                            client_type, risk_band, state, correlation, created, updated)
+                            client_type, risk_band, state, correlation, created, updated, desk)
 SELECT u.reference_key, u.id, 1, u.caller, u.reference, u.brand, u.entity, u.book, u.country, u.currency,
-       u.client_type, u.risk_band, u.state, u.correlation, u.created, u.created
+       u.client_type, u.risk_band, u.state, u.correlation, u.created, u.created, u.desk
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[])
+            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::text[])
      AS u(reference_key, id, caller, reference, brand, entity, book, country, currency, client_type, risk_band, state,
-          correlation, created)
+          correlation, created, desk)
 ORDER BY u.reference_key
 ON CONFLICT (reference_key) DO NOTHING RETURNING reference_key
 """

@@ -63,7 +63,7 @@ def test_checking_a_right_rulebook_names_its_hash() -> None:
     """The operator sees what was read and the hash that will be in force."""
     status, out, _ = run("check", str(DEMO))
     assert status == 0
-    assert "2 entities, 3 brands, 1 servers, 6 groups, 4 PSPs" in out
+    assert "2 entities, 3 brands, 4 desks, 1 servers, 6 groups, 4 PSPs" in out
     assert len(out.split("hash ")[1].strip()) == 64
 
 
@@ -91,7 +91,7 @@ def test_checking_settings_finds_who_is_not_reached(tmp_path: Path) -> None:
     status, _, err = run("check", str(DEMO), "--config", str(settings), env={"PEPPER": "p"})
     assert status == 1
     assert err.count("missing-section") == 5
-    assert "broker.toml:34: missing-section: [platforms.mt5-live] is missing" in err
+    assert "broker.toml:81: missing-section: [platforms.mt5-live] is missing" in err
 
 
 def test_the_settings_say_which_rulebook_to_check(tmp_path: Path) -> None:
