@@ -196,11 +196,12 @@ async def _publishing(settings: Settings) -> AsyncIterator[tuple[Publishing, Any
     from gateway.control.rules import settled
     from gateway.flows.outbox import Emitter
     from gateway.flows.publishing import Publishing
+    from gateway.opening import real_clocks
 
-    ids = cli.new_ids()
+    ids, now = cli.new_ids(), real_clocks().now
 
     def command(reason: str) -> Command:
-        return Command(operator(getuser()), reason, ids.new("CR"), _now())
+        return Command(operator(getuser()), reason, ids.new("CR"), now())
 
     async with cli.checked(settings) as dsn:
         pool = await asyncpg.create_pool(dsn, min_size=1, max_size=2)
@@ -208,7 +209,7 @@ async def _publishing(settings: Settings) -> AsyncIterator[tuple[Publishing, Any
             async with pool.acquire() as conn:
                 rules = settled(await cli.rulebook_of(conn, settings))
             flow = Publishing(
-                Alone(pool), pool, rules, ids, Emitter(_now), _now,
+                Alone(pool), pool, rules, ids, Emitter(now), now,
                 lambda book: peers(settings, book), machine=True,
             )  # fmt: skip
             yield flow, command, ids
@@ -279,7 +280,3 @@ def _row(each: Version) -> list[str]:
         each.id, each.state.value, str(each.number or ""), ", ".join(each.areas), each.author,
         each.reason, *times, each.hash[:12],
     ]  # fmt: skip
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -132,7 +132,7 @@ def follower(
     attempts: Attempts,
     connectors: Mapping[str, Connector],
     open_book: Callable[[Entity], None],
-    swapped: Callable[[Compiled], None],
+    swapped: Callable[[Compiled, float], None],
 ) -> Follower:
     """Who keeps the process in step with the rulebook in force.
 
@@ -153,7 +153,7 @@ def follower(
         return ()
 
     by = Command(operator("rulebook"), "its time has come", ids.new("CR"), now())
-    return Follower(rules, pool, Enacting(ids, by).due, ready, swapped)
+    return Follower(rules, pool, Enacting(ids, by).due, ready, swapped, now)
 
 
 # --- approvals ----------------------------------------------------------------------------------

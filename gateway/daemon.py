@@ -405,8 +405,10 @@ class House:
             now=self.clocks.now, watch=self.life.watch,
         )  # fmt: skip
 
-    def _decides(self, rules: Compiled) -> None:
-        """Say by which rulebook this process decides from now on."""
+    def _decides(self, rules: Compiled, late_s: float | None = None) -> None:
+        """Say by which rulebook this process decides from now on, and how late it took it up."""
+        if late_s is not None:
+            self.metrics.followed.observe(late_s)
         self.metrics.info.clear()
         self.metrics.info.labels(rules.hash).set(1)
 
@@ -468,7 +470,8 @@ class House:
             ),
             onboarding=self.deciding.onboarding, approving=self.deciding.approving,
             lending=self.deciding.lending, publishing=self.deciding.publishing,
-            effects=DryRun(self.pool), assigning=self.deciding.assigning, reattributing=self.deciding.reattributing,
+            effects=DryRun(self.pool), assigning=self.deciding.assigning,
+            reattributing=self.deciding.reattributing,
             glass=self.deciding.glass, personal=self.deciding.personal,
             partnering=Partnering(
                 CountedLane(self.command_lane, self.metrics), self.pool, self.rules,

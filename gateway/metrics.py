@@ -30,6 +30,7 @@ _PEER_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _BATCH_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 _BATCH_UNITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _TOLD_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
+_FOLLOWED_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 _LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1)
 
 Metric = Counter | Gauge | Histogram
@@ -248,6 +249,12 @@ class GatewayMetrics:
         self.info = Gauge(
             "brokerd_rulebook_info", "Always 1; the label is the rulebook decisions are made with.",
             ["hash"], registry=registry,
+        )  # fmt: skip
+
+        self.followed = Histogram(
+            "brokerd_rulebook_followed_seconds",
+            "How long after a rulebook came into force this process decided with it.",
+            buckets=_FOLLOWED_S, registry=registry,
         )  # fmt: skip
 
     def families(self) -> list[Family]:

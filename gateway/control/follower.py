@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -36,7 +37,7 @@ class Follower:
     enact    brings into force what is due, in transactions of its own; any replica may be first
     ready    makes the process able to serve these rules; with findings it cannot, and decides
              nothing until it is started again
-    swapped  told after the rules of the process were replaced
+    swapped  told after the rules of the process were replaced, and how many seconds late
     """
 
     def __init__(
@@ -45,13 +46,15 @@ class Follower:
         pool: asyncpg.Pool,
         enact: Enact,
         ready: Ready,
-        swapped: Callable[[Compiled], None],
+        swapped: Callable[[Compiled, float], None],
+        now: Callable[[], datetime],
     ) -> None:
         self._rules = rules
         self._pool = pool
         self._enact = enact
         self._ready = ready
         self._swapped = swapped
+        self._now = now
         self._turn = asyncio.Lock()
         rules.followed_by(self.look)
 
@@ -94,7 +97,7 @@ class Follower:
             why = "; ".join(finding.message for finding in findings)[:300]
             if not findings:
                 self._rules.swap(rules)
-                self._swapped(rules)
+                self._swapped(rules, (self._now() - found.since).total_seconds())
                 event(log, "rulebook.followed", hash=found.hash, version=found.version)
                 return
         if self._rules.trouble != why:

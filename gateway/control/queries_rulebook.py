@@ -95,7 +95,9 @@ FROM gateway.rulebook_version
 
 SELECT_VERSION: Final = _VERSION + "WHERE id = $1"
 
-SELECT_VERSIONS: Final = _VERSION + "WHERE ($1 = '' OR id < $1) AND ($2 = '' OR state = $2) ORDER BY id DESC LIMIT $3"
+SELECT_VERSIONS: Final = (
+    _VERSION + "WHERE ($1 = '' OR id < $1) AND ($2 = '' OR state = $2) ORDER BY id DESC LIMIT $3"
+)
 
 SELECT_EFFECTIVE: Final = _VERSION + "WHERE state = 'effective'"
 
@@ -110,19 +112,27 @@ SELECT EXISTS (SELECT FROM gateway.rulebook_version
                WHERE state = 'approved' AND NOT restart AND (effective_at IS NULL OR effective_at <= clock_timestamp()))
 """
 
-LOCK_DUE: Final = _VERSION + """
+LOCK_DUE: Final = (
+    _VERSION
+    + """
 WHERE state = 'approved' AND NOT restart AND (effective_at IS NULL OR effective_at <= clock_timestamp())
 ORDER BY effective_at NULLS FIRST, id LIMIT 1 FOR UPDATE
 """
+)
 
 # What waits for a process to start with it.
-LOCK_WAITING: Final = _VERSION + """
+LOCK_WAITING: Final = (
+    _VERSION
+    + """
 WHERE state = 'approved' AND hash = $1 AND base = $2 AND (effective_at IS NULL OR effective_at <= clock_timestamp())
 ORDER BY id LIMIT 1 FOR UPDATE
 """
+)
 
 # On their way, but drafted on what is not in force any more.
-LOCK_OUTDATED: Final = _VERSION + "WHERE state IN ('asked', 'approved') AND base <> $1 ORDER BY id FOR UPDATE"
+LOCK_OUTDATED: Final = (
+    _VERSION + "WHERE state IN ('asked', 'approved') AND base <> $1 ORDER BY id FOR UPDATE"
+)
 
 END_VERSION: Final = """
 UPDATE gateway.rulebook_version SET version = version + 1, state = $2, until = $3 WHERE id = $1

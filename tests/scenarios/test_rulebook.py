@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,7 +25,6 @@ from tests.support.servers import Cluster, fresh_database
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 Change = Callable[[Document], object]
-WITHIN_S: Final = 1.0
 SPARE: Final = "echo"  # a provider whose address the settings know, and the rulebook does not yet
 CHECKERS: Final[Mapping[str, str]] = {
     "entities": "finance", "plans": "finance", "routing": "finance", "rules": "mlro",
@@ -69,9 +67,7 @@ class Board:
         for area in version["areas"]:
             checker = "second-iam" if area == "access" else CHECKERS[area]
             await self.agrees(version, area, checker)
-        agreed = time.monotonic()
         await self.followed(version["hash"])
-        assert time.monotonic() - agreed < WITHIN_S + 2.0  # this machine is not alone with us
         return version
 
     async def agrees(self, version: Mapping[str, Any], area: str, checker: str) -> None:

@@ -247,7 +247,9 @@ class Replica:
     def follower(self, cannot: str = "") -> Follower:
         """Who follows the rulebook here; `cannot` says why this process is not able to."""
         wrong = [Finding(NOWHERE, "missing-section", cannot)] if cannot else []
-        return Follower(self.rules, self.door, _nothing_due, lambda _: wrong, lambda _: None)
+        return Follower(self.rules, self.door, _nothing_due, lambda _: wrong, lambda *_: None,
+            self.house.clock.now,
+        )  # fmt: skip
 
     def ownership(self, name: str) -> Ownership:
         """A name to own, on a connection of its own."""

@@ -73,7 +73,7 @@ def by(api: Api) -> Command:
 def follower(api: Api, ready: Any = lambda rules: ()) -> Follower:
     """Who keeps this process in step."""
     enacting = Enacting(api.parts.ids, by(api))
-    return Follower(api.parts.rules, api.pool, enacting.due, ready, lambda _: None)
+    return Follower(api.parts.rules, api.pool, enacting.due, ready, lambda *_: None, api.clock.now)
 
 
 async def told(answer: Any, status: int) -> dict[str, Any]:
