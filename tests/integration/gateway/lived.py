@@ -307,8 +307,8 @@ async def lived(house: House) -> None:
     await house.contract("eu-partner", "LOWER", upper)
     client_id = await house.client(*WALK, code="LOWER")
     account_id = await house.account(client_id)
-    other = await house.client(*WALK[:5], risk="high")  # asks for a second person
-    await house.reattribute(other, "LOWER")
+    await house.client(*WALK[:5], risk="high")  # asks for a second person
+    await house.reattribute(await house.client(), "LOWER")
     await house.deposit(client_id)
     hard = outcomes.Declined("simpay:stolen_card", "fraud", "no", "ch_1")
     house.providers.say = {"acme": [hard]}
