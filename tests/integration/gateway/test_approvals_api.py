@@ -521,6 +521,25 @@ async def test_a_lent_right_ends_with_the_delegation_and_with_the_givers_own(api
     assert await code(powerless) == (403, "forbidden")
 
 
+async def test_a_right_that_is_taken_back_at_that_moment_does_not_count(api: Api) -> None:
+    """It was lent when it was read, and is not when the vote is to be written."""
+    await clerk(api, "dan")
+    await lend(api, "eve", "dan")
+    approval = await question(api)
+
+    async def changes(
+        conn: asyncpg.Connection, approval: Approval, command: Command
+    ) -> tuple[Change, ...]:
+        await api.owner.execute("UPDATE gateway.delegation SET ended = now(), ended_by = 'eve'")
+        return ()
+
+    async with applied_by(api, InUnit(changes)):
+        answer = await by_clerk(api, approval, "dan")
+
+    assert await code(answer) == (403, "forbidden")
+    assert await state(api, approval) == "open"
+
+
 async def test_what_cannot_be_lent_is_refused(api: Api) -> None:
     """Too long, into the past, to oneself, to nobody, to a machine, or what one does not have."""
     await clerk(api, "dan")
