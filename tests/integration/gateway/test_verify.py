@@ -445,9 +445,9 @@ BY_THE_DAEMON: Sequence[tuple[str, str, set[str]]] = (
     (
         "an act that left a number out",
         (
-            "INSERT INTO gateway.act (person, place, no, action, subject, case_id, at, actor, role, "
-            "grant_id, approval, correlation) VALUES ('ann', 'CL1', 2, 'kyc.approve', 'CL1', '', now(), "
-            "'ann', 'r', '', '', 'c')"
+            "INSERT INTO gateway.act (person, place, no, action, subject, case_id, at, actor, "
+            "role, grant_id, approval, correlation) VALUES ('ann', 'CL1', 2, 'kyc.approve', "
+            "'CL1', '', now(), 'ann', 'r', '', '', 'c')"
         ),
         {"act-numbers"},
     ),
