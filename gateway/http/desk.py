@@ -22,7 +22,6 @@ from gateway.control.views import ApprovalPage, Decide, ItemPage, ResolveItem
 from gateway.control.views_rulebook import DifferencesView, VersionPage, VersionView
 from gateway.flows.effects import Effects
 from gateway.http import auditing, control, rulebook
-from gateway.http.auditing import AuditPage
 from gateway.http.calls import Call
 from gateway.http.idempotency import fingerprint, read_key
 from gateway.http.pages import DOOR, FORM, GUARD
@@ -77,7 +76,7 @@ async def audit(call: Call) -> web.Response:
     _cleaned(call)
     if not call.request.query.get("purpose"):
         return await _room(call, "Audit", rooms.audit_search(asked, None, None), "/desk/audit")
-    page = await _read(auditing.page(call), AuditPage)
+    page = await _read(auditing.page(call), rooms.Records)
     body = rooms.audit_search(asked, page.data, page.next)
     return await _room(call, "Audit", body, "/desk/audit")
 

@@ -17,13 +17,42 @@ import msgspec
 from config.difference import Difference
 from gateway.control.items import TEAMS
 from gateway.control.policies import KINDS
-from gateway.control.reading import AuditRecord
 from gateway.control.views import ApprovalPage, ApprovalView, ItemPage, ItemView
 from gateway.control.views_rulebook import DifferencesView, VersionPage, VersionView
 
 APPROVAL_STATES: Final = ("open", "approved", "refused", "expired", "withdrawn", "")
 ITEM_STATES: Final = ("open", "resolved", "")
 _NOTHING: Final = '<p class="note">Nothing is here.</p>'
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the audit as the API tells it."""
+
+    no: int
+    hash: str
+    at: datetime
+    actor: str
+    role: str
+    on_behalf_of: str
+    command: str
+    subject: str
+    before: Any
+    after: Any
+    reason: str
+    correlation: str
+    key: str
+    session: str
+    grant: str
+    approvals: tuple[str, ...]
+    entity: str
+    client: str
+
+
+class Records(msgspec.Struct, frozen=True):
+    """A page of them, and the cursor of the next."""
+
+    data: tuple[Record, ...]
+    next: int | None
 
 
 # --- approvals ----------------------------------------------------------------------------------
@@ -120,7 +149,7 @@ def _item(each: ItemView, key: str) -> str:
 
 
 def audit_search(
-    asked: Mapping[str, str], data: Sequence[AuditRecord] | None, following: int | None
+    asked: Mapping[str, str], data: Sequence[Record] | None, following: int | None
 ) -> str:
     """The form, and the records once somebody said why they look."""
     wide = (
@@ -144,7 +173,7 @@ def audit_search(
     return form + _table("Records", heads, rows) + more
 
 
-def _record(each: AuditRecord) -> str:
+def _record(each: Record) -> str:
     who = escape(each.actor) + (f" ({escape(each.role)})" if each.role else "")
     if each.on_behalf_of:
         who += f" for {escape(each.on_behalf_of)}"
