@@ -9,12 +9,16 @@ import html
 import re
 from typing import Any
 
+import asyncpg
 import pytest
+from redis.asyncio import Redis
 from yarl import URL
 
 from gateway.control.items import item_opened
 from ledger.units import Done, Unit
-from tests.integration.gateway.conftest import Api
+from tests.integration.gateway.conftest import Api, serving
+from tests.integration.gateway.test_rulebook_api import BOOK, dearer, drafted
+from tests.support.servers import Database
 
 PAGE = {"Accept": "text/html,*/*;q=0.8"}
 ROOMS = ("/desk/approvals", "/desk/items", "/desk/audit", "/desk/rulebook")
@@ -152,3 +156,19 @@ async def test_the_history_of_the_rulebook_is_of_the_whole_house(api: Api) -> No
     assert (await api.call("GET", "/desk/rulebook", token=eu, headers=PAGE)).status == 403
     missing = await api.call("GET", "/desk/rulebook/RV" + "0" * 18, headers=PAGE)
     assert missing.status == 404
+
+
+async def test_a_version_says_what_it_changes_and_for_whom(
+    database: Database, pool: asyncpg.Pool, redis: Redis
+) -> None:
+    """The history leads to each version, and that shows what was, what would be, and whom."""
+    async with serving(database, pool, redis, book=BOOK) as api:
+        version = await drafted(api, dearer)
+        assert f'href="/desk/rulebook/{version["id"]}"' in await shown(api, "/desk/rulebook")
+        page = await shown(api, f"/desk/rulebook/{version['id']}")
+    text = html.unescape(re.sub("<[^>]+>", "", page))
+    assert "@ plan eu-partner" in text
+    assert '"per_lot":"5"' in next(line for line in text.splitlines() if line.startswith("\u2212"))
+    assert '"per_lot":"6"' in next(line for line in text.splitlines() if line.startswith("+"))
+    assert "the board wants it" in text
+    assert '"differences": 1' in text

@@ -13,9 +13,11 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
+from redis.asyncio import Redis
 
 from gateway import queries as gateway_queries
 from gateway.control import audit, codes, keys, staff
@@ -27,8 +29,10 @@ from gateway.control.items import item_opened
 from gateway.control.passwords import Passwords
 from gateway.control.sealing import Sealer
 from ledger.units import Done, Unit
-from tests.integration.gateway.conftest import PEPPER, Api
+from tests.integration.gateway.conftest import PEPPER, Api, serving
+from tests.integration.gateway.test_rulebook_api import BOOK, dearer, drafted
 from tests.support.browser import Troubles, chromium, flaws
+from tests.support.servers import Database
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +70,7 @@ class Ground:
         await self.page.get_by_role("navigation").get_by_role("link", name=room).click()
         await expect(self.page.get_by_role("heading", level=1)).to_have_text(room)
 
-    async def looked_over(self, **size: int) -> None:
+    async def looked_over(self) -> None:
         """Nothing that axe finds, nothing wider than the window, on both grounds."""
         for scheme in ("light", "dark"):
             await self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -203,3 +207,22 @@ async def test_a_session_of_the_browser_is_of_no_use_to_another_site(ground: Gro
     await ground.page.wait_for_load_state()
     view = await (await ground.api.call("GET", f"/v1/approvals/{approval['id']}")).json()
     assert (view["state"], view["votes"]) == ("open", [])
+
+
+async def test_a_version_of_the_rulebook_can_be_read_by_everybody(
+    database: Database, pool: asyncpg.Pool, redis: Redis
+) -> None:
+    """What it changes is text in order, not colour alone."""
+    async with AsyncExitStack() as opened:
+        api = await opened.enter_async_context(serving(database, pool, redis, book=BOOK))
+        version = await drafted(api, dearer)
+        browser = await opened.enter_async_context(chromium())
+        token = await api.key("everything")
+        headers = {"Authorization": f"Bearer {token}"}
+        page = await browser.new_page(extra_http_headers=headers)
+        ground = Ground(api, page, b"")
+        await page.goto(f"{ground.url}/desk/rulebook")
+        await ground.looked_over()
+        await page.get_by_role("link", name=version["id"]).click()
+        await expect(page.get_by_label("Differences")).to_contain_text("@ plan eu-partner")
+        await ground.looked_over()
