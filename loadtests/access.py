@@ -59,7 +59,7 @@ async def measure(ground: Ground, *, full: bool) -> list[Figure]:
     async with ground.base() as base:
         cost = await _decisions(base, wanted)
     scope = _scope_us(wanted * 10)
-    deposit_us = await deposit_us(ground, full=full)
+    deposit_us = await deposit_cost_us(ground, full=full)
     return [
         Figure("access", cost.decision, "us a decision", deposit_us, DEPOSIT, TARGET, most=True),
         Figure("access.scope", scope, "us a request", deposit_us, DEPOSIT),
@@ -147,7 +147,7 @@ async def _round(conn: asyncpg.Connection, each: int) -> Cost:
     return Cost(*(seconds / each * 1e6 for seconds in took))
 
 
-async def deposit_us(ground: Ground, *, full: bool) -> float:
+async def deposit_cost_us(ground: Ground, *, full: bool) -> float:
     """Microseconds of processor time of the daemon for one deposit, as its own bench has it."""
     size = deposit.FULL if full else deposit.QUICK
     async with deposit.sides(ground, size) as (ours, floor):

@@ -17,12 +17,13 @@ FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $
 
 # --- the chain ----------------------------------------------------------------------------------
 
-# The end of the chain, and the youngest transaction there has been: below it lies every record but those of
-# a database that was copied row by row into a server whose own count is lower.
+# The end of the chain is the cursor. Rows that were copied into a server whose own count of transactions is lower bear
+# numbers from elsewhere: `above` says that the cursor is one of those, `copied` that there are any.
 SEAL_HEAD: Final = """
 SELECT coalesce(s.no, 0) AS no, coalesce(s.audit_id, '') AS audit_id, coalesce(s.xid, '0'::xid8)::text AS xid,
        coalesce(s.hash, decode(repeat('00', 32), 'hex')) AS hash,
-       coalesce(s.xid >= pg_snapshot_xmax(pg_current_snapshot()), false) AS copied
+       coalesce(s.xid >= pg_snapshot_xmax(pg_current_snapshot()), false) AS above,
+       coalesce(s.xid < (SELECT m.xid FROM gateway.audit_seal m ORDER BY m.xid DESC LIMIT 1), false) AS copied
   FROM (SELECT 1) one LEFT JOIN (SELECT * FROM gateway.audit_seal ORDER BY no DESC LIMIT 1) s ON true
 """
 
@@ -31,14 +32,21 @@ _RECORD: Final = """
        a.reason, a.correlation, a.key_id, a.session, a.grant_id, a.approvals, a.entity, a.brand, a.client, a.contract
 """
 
-# What may be sealed: past the cursor, and below every transaction that could still bring a record.
+# For the transaction: the next records are read along their index, however many wait and whatever the server believes of
+# the tables. Sorting all that wait to seal some would make a backlog last.
+SEAL_PLANS: Final = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)
+"""
+
+# What may be sealed: past the cursor ($1, $2), and below every transaction that could still bring a record; with $3 what
+# came along in a copy instead. Only with $4 it is looked up what has a seal already: the cursor says so otherwise.
 UNSEALED: Final = f"""
 SELECT {_RECORD}, a.xid::text AS xid
   FROM gateway.audit a
  WHERE (a.xid, a.id) > ($1::text::xid8, $2)
-   AND (a.xid < pg_snapshot_xmin(pg_current_snapshot()) OR ($3 AND a.xid >= pg_snapshot_xmax(pg_current_snapshot())))
-   AND NOT EXISTS (SELECT FROM gateway.audit_seal s WHERE s.audit_id = a.id)
- ORDER BY a.xid, a.id LIMIT $4
+   AND CASE WHEN $3 THEN a.xid >= pg_snapshot_xmax(pg_current_snapshot()) ELSE a.xid < pg_snapshot_xmin(pg_current_snapshot()) END
+   AND CASE WHEN $4 THEN NOT EXISTS (SELECT FROM gateway.audit_seal s WHERE s.audit_id = a.id) ELSE true END
+ ORDER BY a.xid, a.id LIMIT $5
 """
 
 # $10 is the owner's epoch: nothing is written by one who lost it, and a new one waits for this commit.

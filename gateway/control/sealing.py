@@ -80,20 +80,22 @@ class Head(msgspec.Struct, frozen=True):
     """The end of the chain.
 
     xid, audit_id  the cursor: nothing at or below it is unsealed
-    copied         the cursor is above any transaction of this server: its rows came from another
+    above          the cursor is above any transaction of this server: its rows came from another
+    copied         some seals are above the cursor: rows came from another server earlier
     """
 
     no: int
     hash: bytes
     xid: str
     audit_id: str
+    above: bool
     copied: bool
 
 
 async def head(conn: asyncpg.Connection) -> Head:
     """The end of the chain as it is committed."""
     row = await conn.fetchrow(q.SEAL_HEAD)
-    return Head(row["no"], row["hash"], row["xid"], row["audit_id"], row["copied"])
+    return Head(row["no"], row["hash"], row["xid"], row["audit_id"], row["above"], row["copied"])
 
 
 class Sealer:
@@ -125,6 +127,7 @@ class Sealer:
         Two sealers cannot both commit: `no` is unique, and the epoch is checked under a lock.
         """
         async with self._pool.acquire() as conn, conn.transaction():
+            await conn.execute(q.SEAL_PLANS)
             end = await head(conn)
             rows = await self._unsealed(conn, end)
             if not rows:
@@ -134,12 +137,13 @@ class Sealer:
         return len(rows)
 
     async def _unsealed(self, conn: asyncpg.Connection, end: Head) -> list[asyncpg.Record]:
-        rows: list[asyncpg.Record] = await conn.fetch(
-            q.UNSEALED, end.xid, end.audit_id, end.copied, BATCH
-        )
-        if not rows and end.copied:  # this server counts its transactions from the beginning again
-            rows = await conn.fetch(q.UNSEALED, "0", "", False, BATCH)
-        return rows
+        """The next records in order. In a copy: first what came along, then the server's own."""
+        if end.above:
+            rows = await conn.fetch(q.UNSEALED, end.xid, end.audit_id, True, True, BATCH)
+            if rows:
+                return list(rows)
+            end = msgspec.structs.replace(end, xid="0", audit_id="", copied=True)
+        return list(await conn.fetch(q.UNSEALED, end.xid, end.audit_id, False, end.copied, BATCH))
 
     async def _store(
         self, conn: asyncpg.Connection, end: Head, rows: Sequence[asyncpg.Record]
@@ -369,4 +373,3 @@ async def lag(conn: asyncpg.Connection) -> Lag:
     """How far the seal is, whoever of all replicas seals."""
     row = await conn.fetchrow(q.SEAL_LAG)
     return Lag(row["records"], row["oldest"], row["anchored"])
-

@@ -26,7 +26,8 @@ CREATE TABLE gateway.audit_seal (
     subject  text COLLATE "C" NOT NULL,
     client   text COLLATE "C" NOT NULL
 );
-CREATE INDEX audit_seal_at ON gateway.audit_seal (at);
+CREATE INDEX audit_seal_xid ON gateway.audit_seal (xid);
+CREATE INDEX audit_seal_at ON gateway.audit_seal USING brin (at) WITH (pages_per_range = 16); -- they come in about this order
 CREATE INDEX audit_seal_actor ON gateway.audit_seal (actor, no);
 CREATE INDEX audit_seal_subject ON gateway.audit_seal (subject, no);
 CREATE INDEX audit_seal_client ON gateway.audit_seal (client, no) WHERE client <> '';

@@ -221,8 +221,18 @@ async def test_records_copied_into_a_younger_server_are_sealed_on(sealed: Sealed
         pass
 
     assert await people_in_order(sealed.pool) == ["old", "unsealed", "new"]
-    await sealed.act("newer")
+    for person in ("newer", "newest"):
+        await sealed.act(person)
+        assert await sealed.sealer.seal() == 1
+    here = "(pg_current_xact_id()::text::bigint)::text::xid8"
+    await sealed.tamper(  # the server's own count has reached that of the copy
+        f"UPDATE gateway.audit SET xid = {here} WHERE actor IN ('old', 'unsealed')",
+        f"UPDATE gateway.audit_seal SET xid = {here} WHERE actor IN ('old', 'unsealed')",
+    )
+    await sealed.act("last")
     assert await sealed.sealer.seal() == 1
+    async with sealed.pool.acquire() as conn, conn.transaction():
+        assert await first_bad(conn) is None
 
 
 # --- exports ------------------------------------------------------------------------------------
