@@ -42,6 +42,7 @@ from gateway.flows.onboarding import Onboarding
 from gateway.flows.personal import Personal
 from gateway.flows.publishing import Publishing, Reached
 from gateway.flows.reattributing import Reattributing
+from gateway.flows.tying import Tying
 from gateway.http.auth import Keys
 from gateway.http.entrance import Entrance
 from gateway.http.limits import Limiter, Limits
@@ -175,6 +176,7 @@ class Deciding(msgspec.Struct, frozen=True):
     assigning: Assigning
     glass: Glass
     personal: Personal
+    tying: Tying
 
 
 def deciding(
@@ -214,4 +216,5 @@ def deciding(
         assigning,
         glass,
         personal,
+        Tying(lane, pool, ids, now),
     )

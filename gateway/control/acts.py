@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.control.audit import Command
 
 ACT: Final = Kind("gateway.act.claim", Step.CLAIM, q.CLAIM_ACT, q.LOOK_ACT)
+TIES: Final = ("account.own", "client.own", "partner.manage")
 TRIES_MAX: Final = 5  # times a command is judged anew before its caller hears of it
 
 EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # a case binds however old it is
@@ -99,6 +100,27 @@ def decided(
 ) -> tuple[Change, ...]:
     """Judge these deeds by what was read. Pure; raises Refusal `duty-conflict`."""
     return _changes(command, _judged(command, _meant(command, deeds, giver), heads), approval)
+
+
+async def stated(
+    conn: asyncpg.Connection, command: Command, person: str, deed: Deed
+) -> tuple[Change, ...]:
+    """The row of what is true of a person and not their doing: nothing stops it from being so.
+
+    It binds them from now on; where it shows that they decided what they should not have, the
+    report of duties names it.
+    """
+    heads = Heads({(person, deed.subject): 0}, ())
+    looked = [[person], [deed.subject], [""], [command.at]]
+    for row in await conn.fetch(q.SELECT_HISTORY, *looked, _STANDING):
+        heads = Heads({(person, deed.subject): row["no"]}, ())
+    return _changes(command, _judged(command, [(person, deed)], heads), "")
+
+
+async def ties(conn: asyncpg.Connection, person: str) -> list[Act]:
+    """What is true of a person: their own accounts, their clients in sales, their partners."""
+    rows = await conn.fetch(q.SELECT_TIES, person, list(TIES))
+    return [Act(person, it["action"], it["subject"], "", it["at"], it["actor"]) for it in rows]
 
 
 def overtaken(left: Left) -> bool:

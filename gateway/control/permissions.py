@@ -282,7 +282,10 @@ _OWN: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("R", "sign-ins:read", "read who is signed in"),
         ("X", "sign-ins:revoke", "end somebody's session"),
     ),
-    "person": (("R", "people:read", "read people with their roles and credentials"),),
+    "person": (
+        ("R", "people:read", "read people with their roles and credentials"),
+        ("X", "people:tie", "say whose account or client something is"),
+    ),
     "rulebook version": (
         ("R", "rulebook:read", "read versions of the rulebook"),
         ("C", "rulebook:draft", "draft versions of what one's role drafts, and have them agreed"),

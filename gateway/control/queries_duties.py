@@ -43,6 +43,12 @@ CROSS JOIN LATERAL (
     LIMIT 10) a
 """
 
+# What is true of a person: $1 who, $2 the actions that say so. The newest word on each subject.
+SELECT_TIES: Final = """
+SELECT DISTINCT ON (action, subject) action, subject, at, actor FROM gateway.act
+WHERE person = $1 AND action = ANY($2::text[]) AND place = subject ORDER BY action, subject, no DESC
+"""
+
 # --- holding ------------------------------------------------------------------------------------
 
 INSERT_EXCEPTION: Final = """

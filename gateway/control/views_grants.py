@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -48,6 +48,27 @@ class NewGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             jurisdictions=frozenset(self.jurisdictions), desks=frozenset(self.desks),
             partners=frozenset(self.partners),
         )  # fmt: skip
+
+
+class NewTie(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is true of a person and a client or a partner, so that they do not decide on it.
+
+    tie  `account.own`: it is their own account, or of somebody related; for ever. `client.own`: the
+         client is theirs in sales. `partner.manage`: the partner is theirs to manage
+    """
+
+    tie: Literal["account.own", "client.own", "partner.manage"]
+    subject: Annotated[str, Meta(pattern="^(CL|PA)[0-9A-Z]{18}$", max_length=20)]
+    reason: GivenReason = ""
+
+
+class TieView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is true of a person, who said so and when."""
+
+    tie: str
+    subject: str
+    said: datetime
+    said_by: str
 
 
 class RevokeGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +128,7 @@ class PersonView(msgspec.Struct, frozen=True, kw_only=True):
     grants: tuple[GrantView, ...]
     conflicts: tuple[int, ...]
     exceptions: tuple[ExceptionView, ...]
+    ties: tuple[TieView, ...]
 
 
 def grant_view(grant: Grant, now: datetime) -> GrantView:

@@ -26,7 +26,15 @@ from gateway.control.views import (
     ResolveItem,
     Withdraw,
 )
-from gateway.control.views_grants import GrantPage, GrantView, NewGrant, PersonView, RevokeGrant
+from gateway.control.views_grants import (
+    GrantPage,
+    GrantView,
+    NewGrant,
+    NewTie,
+    PersonView,
+    RevokeGrant,
+    TieView,
+)
 from gateway.control.views_rulebook import (
     DifferencesView,
     DraftRulebook,
@@ -284,6 +292,11 @@ ROUTES: Final = (
     Route(
         method="GET", path="/v1/people/{id}", scope="people:read", handler=grants.person,
         summary="Read a person with the roles they hold", responses={200: PersonView},
+    ),
+    Route(
+        method="POST", path="/v1/people/{id}/ties", scope="people:tie", handler=grants.tie,
+        summary="Say whose account, client or partner something is", request=NewTie,
+        idempotent=True, responses={201: TieView}, problems=("reason-missing", "version-conflict"),
     ),
     # the rulebook
     Route(

@@ -10,16 +10,19 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.control import assigning, grants
+from gateway.control import acts, assigning, grants
 from gateway.control.refusals import not_found
 from gateway.control.views_grants import (
     GrantPage,
     NewGrant,
+    NewTie,
     PersonView,
     RevokeGrant,
+    TieView,
     exception_view,
     grant_view,
 )
+from gateway.flows.tying import known
 from gateway.http.bodies import Params
 from gateway.http.calls import Call, answered, reply
 from gateway.http.paging import Cursor, Limit, cut
@@ -59,6 +62,13 @@ async def revoke(call: Call) -> web.Response:
     return answered(await call.parts.assigning.revoke(command, call.path("id"), call.idem()))
 
 
+async def tie(call: Call) -> web.Response:
+    """POST /v1/people/{id}/ties."""
+    order = call.taken(NewTie)
+    command = call.command(order.reason)
+    return answered(await call.parts.tying.tie(command, call.path("id"), order, call.idem()))
+
+
 async def person(call: Call) -> web.Response:
     """GET /v1/people/{id}: whoever holds or held a role within the caller's entities."""
     person_id, now = call.path("id"), call.parts.now()
@@ -68,6 +78,11 @@ async def person(call: Call) -> web.Response:
         excepted = await assigning.exceptions(
             conn, assigning.BEGINNING, assigning.FOR_EVER, person_id
         )
+        ties = [
+            it
+            for it in await acts.ties(conn, person_id)
+            if await known(conn, call.caller, it.subject)
+        ]
     mine = [grant for grant in held if assigning.within(grant.reach, call.caller)]
     if kind is None or not mine:
         raise not_found("person", person_id)
@@ -79,5 +94,9 @@ async def person(call: Call) -> web.Response:
                 it.number for it in assigning.holding(call.parts.rules.now.access, mine, now)
             ),
             exceptions=tuple(exception_view(it) for it in excepted if it.grant_id in shown),
+            ties=tuple(
+                TieView(tie=it.action, subject=it.subject, said=it.at, said_by=it.actor)
+                for it in ties
+            ),
         )
     )  # fmt: skip

@@ -20,7 +20,7 @@ from gateway.control.glass import BreakGlass
 from gateway.control.idempotency import Answer, Idem
 from gateway.control.rules import Rules
 from gateway.control.views import Decide, NewDelegation, ResolveItem
-from gateway.control.views_grants import NewGrant
+from gateway.control.views_grants import NewGrant, NewTie
 from gateway.control.views_rulebook import DraftRulebook, PublishRulebook
 from gateway.flows.effects import DryRun
 from gateway.flows.live import Live
@@ -137,6 +137,14 @@ class Glass(Protocol):
         ...
 
 
+class Tying(Protocol):
+    """What is true of people beside what they do."""
+
+    async def tie(self, command: Command, person: str, order: NewTie, idem: Idem) -> Answer:
+        """Keep a tie."""
+        ...
+
+
 class Lending(Protocol):
     """Rights to decide, lent for a while."""
 
@@ -220,6 +228,7 @@ class Parts:
     publishing: Publishing
     effects: DryRun
     assigning: Assigning
+    tying: Tying
     reattributing: Reattributing
     personal: Personal
     subscriptions: Subscriptions

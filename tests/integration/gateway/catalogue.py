@@ -153,6 +153,15 @@ async def granted(api: Api) -> str:
     return grant
 
 
+@runs("person.tie")
+async def tied(api: Api) -> str:
+    """Somebody's own account is said to be theirs."""
+    await api.key(role="reader", owner="desk", person="tia")
+    order = {"tie": "account.own", "subject": (await client(api))["id"], "reason": "told us"}
+    await post(api, "/v1/people/tia/ties", order)
+    return "tia"
+
+
 @runs("role.exception")
 async def excepted(api: Api) -> str:
     """A role that holds both ends of a conflict is given for a while."""

@@ -174,3 +174,40 @@ async def test_whoever_reaches_one_entity_gives_and_sees_roles_of_that_one(api: 
     for entities, status in ((["fx-int"], 422), (["*"], 422), (["fx-eu"], 202)):
         answer = await api.call("POST", "/v1/grants", body | {"entities": entities}, token=near)
         assert answer.status == status, entities
+
+
+async def test_nobody_decides_on_an_account_of_their_own(api: Api) -> None:
+    """Rows 22 and 23: once it is said whose an account is, that person neither moves the client
+    nor agrees to it; it is shown with them, within the caller's reach.
+    """
+    boss = await api.key("as.mlro", owner="mo", person="mo")
+    own, other = await api.new_client("own"), await api.new_client("other")
+    clerk = await api.key("as.compliance", owner="cem", person="cem")
+    body = {"tie": "account.own", "subject": own["id"], "reason": "their brother's"}
+    answer = await api.call("POST", "/v1/people/cem/ties", body, token=boss)
+    assert answer.status == 201, await answer.text()
+    refused = await api.move(own, "registered", token=clerk)
+    assert refused.status == 403
+    assert (await refused.json())["conflict"] == 23
+    assert (await api.move(other, "registered", token=clerk)).status == 200
+    person = await held(api, "cem")
+    assert [(tie["tie"], tie["said_by"]) for tie in person["ties"]] in ([], [("account.own", "mo")])
+    assert (await refusals(api, "client.move")) == ["duty-conflict"]
+    for who, subject, status in (("cem", "CL" + "0" * 18, 404), ("nobody", own["id"], 404)):
+        again = await api.call(
+            "POST", f"/v1/people/{who}/ties", body | {"subject": subject}, token=boss
+        )
+        assert again.status == status
+
+
+async def test_a_tie_is_said_however_late(api: Api) -> None:
+    """Who decided before it was known is not refused the truth: the report names what was done."""
+    boss = await api.key("as.mlro", owner="mo", person="mo")
+    clerk = await api.key("as.compliance", owner="cem", person="cem")
+    client = await api.new_client("own")
+    assert (await api.move(client, "registered", token=clerk)).status == 200
+    body = {"tie": "account.own", "subject": client["id"], "reason": "found out"}
+    answer = await api.call("POST", "/v1/people/cem/ties", body, token=boss)
+    assert answer.status == 201
+    rows = await api.rows("SELECT action FROM gateway.act WHERE person = 'cem' ORDER BY no")
+    assert [row["action"] for row in rows] == ["lifecycle.move", "account.own"]
