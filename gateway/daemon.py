@@ -471,8 +471,7 @@ class House:
             onboarding=self.deciding.onboarding, approving=self.deciding.approving,
             lending=self.deciding.lending, publishing=self.deciding.publishing,
             effects=DryRun(self.pool), assigning=self.deciding.assigning,
-            tying=self.deciding.tying,
-            reattributing=self.deciding.reattributing,
+            tying=self.deciding.tying, reattributing=self.deciding.reattributing,
             glass=self.deciding.glass, personal=self.deciding.personal,
             partnering=Partnering(
                 CountedLane(self.command_lane, self.metrics), self.pool, self.rules,
