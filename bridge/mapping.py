@@ -29,7 +29,10 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the account goes, and with which terms."""
+    """Where the account goes, and with which terms.
+
+    level  where the group was written: for the `brand`, or for every brand of the `entity`
+    """
 
     server: str
     group: str
@@ -37,6 +40,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     rights: int
     login_from: int
     login_to: int
+    level: str = ""
 
 
 class NoPlacement(msgspec.Struct, frozen=True):
@@ -72,6 +76,7 @@ class Mapping(msgspec.Struct, frozen=True):
             rights=group.rights,
             login_from=group.login_from,
             login_to=group.login_to,
+            level="entity" if group.brand == ANY_BRAND else "brand",
         )
 
     def _group(self, wish: Wish, brand: str) -> Group | None:

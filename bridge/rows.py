@@ -57,7 +57,9 @@ def account_requested(
         *(account.lease_owner, account.lease_until, account.caller, account.correlation),
         *(account.created, account.updated),
     )
-    first = _event(account.id, "", account.state, "requested", cause, actor, account.created)
+    first = _event(
+        account.id, "", account.state, "requested", cause, actor, account.created, _tags(account)
+    )
     return Change(ACCOUNT_INSERT, row), first
 
 
@@ -91,7 +93,7 @@ def account_moved(
         *(after.reason, after.due_at, after.lease_owner, after.lease_until, at),
     )
     name = account_event(account.state, to)
-    event = _event(account.id, account.state, to, name, cause, actor, at)
+    event = _event(account.id, account.state, to, name, cause, actor, at, _tags(account))
     return Change(ACCOUNT_MOVE, row), event
 
 
@@ -102,7 +104,9 @@ def account_parked(account: Account, reason: str, at: datetime, actor: str) -> t
         *(reason, None, "", None, at),
     )
     cause = {"reason": reason}
-    event = _event(account.id, account.state, account.state, "parked", cause, actor, at)
+    event = _event(
+        account.id, account.state, account.state, "parked", cause, actor, at, _tags(account)
+    )
     return Change(ACCOUNT_MOVE, row), event
 
 
@@ -211,7 +215,13 @@ def _event(
     cause: Mapping[str, object],
     actor: str,
     at: datetime,
+    tags: tuple[str, ...] = (),
 ) -> Change:
     """The event row that goes with every change of state."""
     text = msgspec.json.encode(cause).decode()
-    return Change(EVENT_INSERT, (object_id, str(before), str(after), name, text, actor, at))
+    return Change(EVENT_INSERT, (object_id, str(before), str(after), name, text, actor, at), tags)
+
+
+def _tags(account: Account) -> tuple[str, ...]:
+    """By what an account is counted: its entity and its brand."""
+    return account.entity, account.brand

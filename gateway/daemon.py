@@ -409,8 +409,7 @@ class House:
         """Say by which rulebook this process decides from now on, and how late it took it up."""
         if late_s is not None:
             self.metrics.followed.observe(late_s)
-        self.metrics.info.clear()
-        self.metrics.info.labels(rules.hash).set(1)
+        self.metrics.decides(rules.hash, rules.access.jurisdictions)
 
     def _open_book(self, entity: Entity) -> None:
         """What partners earn in a book, while we own it; at once where the house is at work."""

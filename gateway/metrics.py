@@ -45,6 +45,9 @@ class Family(msgspec.Struct, frozen=True):
     labels: tuple[str, ...]
 
 
+_SLICES: Final = ("entity", "brand", "jurisdiction")
+
+
 class GatewayMetrics:
     """Counters, gauges and histograms of one process.
 
@@ -59,6 +62,7 @@ class GatewayMetrics:
         self._deals(registry)
         self._rebates(registry)
         self._live(registry)
+        self._jurisdictions: Mapping[str, str] = {}
         self._outcomes(registry)
         self._house(registry)
 
@@ -190,7 +194,7 @@ class GatewayMetrics:
     def _outcomes(self, registry: CollectorRegistry) -> None:
         self.deposits = Counter(
             "brokerd_deposits", "Deposits by the state a committed event brought them to.",
-            ["state"], registry=registry,
+            ["state", *_SLICES], registry=registry,
         )  # fmt: skip
         self.fallbacks = Counter(
             "brokerd_fallbacks", "Charges of a deposit at its second or a later provider.",
@@ -198,7 +202,7 @@ class GatewayMetrics:
         )  # fmt: skip
         self.accounts = Counter(
             "brokerd_accounts", "Trading accounts by the state a committed event brought them to.",
-            ["state"], registry=registry,
+            ["state", *_SLICES], registry=registry,
         )  # fmt: skip
         self.credits = Counter(
             "brokerd_platform_credits", "Balance operations by the state an event brought them to.",
@@ -262,12 +266,23 @@ class GatewayMetrics:
         found = [value for value in vars(self).values() if isinstance(value, Metric)]
         return [Family(each._name, _KINDS[type(each)], each._labelnames) for each in found]  # noqa: SLF001 - the library has no public reader of a name
 
+    def decides(self, rulebook: str, jurisdictions: Mapping[str, str]) -> None:
+        """Decisions are made with this rulebook now; each entity has the jurisdiction it names."""
+        self.info.clear()
+        self.info.labels(rulebook).set(1)
+        self._jurisdictions = jurisdictions
+
+    def slices(self, tags: tuple[str, ...]) -> tuple[str, str, str]:
+        """Entity, brand and jurisdiction of what was counted: every sum over them is the total."""
+        entity, brand = tags or ("", "")
+        return entity, brand, self._jurisdictions.get(entity, "")
+
     def committed(self, changes: Iterable[Change]) -> None:
         """Count what these committed rows say happened; nothing else counts an outcome."""
         for change in changes:
             count = _COUNTED.get(change.kind.name)
             if count is not None:
-                count(self, change.row)
+                count(self, change)
 
     # --- observers: each fits the protocol of the room that calls it ------------------------------
 
@@ -392,25 +407,30 @@ def _age(at: datetime | None, now: datetime) -> float:
     return 0.0 if at is None else max(0.0, (now - at).total_seconds())
 
 
-def _payment_event(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
+def _payment_event(metrics: GatewayMetrics, change: Change) -> None:
     """A router event: (object, version, from, to, ...); attempts have counters of their own."""
+    row = change.row
     if str(row[0]).startswith("PY"):
-        metrics.deposits.labels(str(row[3])).inc()
+        metrics.deposits.labels(str(row[3]), *metrics.slices(change.tags)).inc()
 
 
-def _charge_sent(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
+def _charge_sent(metrics: GatewayMetrics, change: Change) -> None:
     """An attempt's row: (reference, payment, number, version, provider, ...)."""
+    row = change.row
     if row[2] != 1:
         metrics.fallbacks.labels(str(row[4])).inc()
 
 
-def _platform_event(metrics: GatewayMetrics, row: tuple[object, ...]) -> None:
+def _platform_event(metrics: GatewayMetrics, change: Change) -> None:
     """A bridge event: (object, from, to, ...)."""
-    counter = metrics.accounts if str(row[0]).startswith("AC") else metrics.credits
-    counter.labels(str(row[2])).inc()
+    row = change.row
+    if str(row[0]).startswith("AC"):
+        metrics.accounts.labels(str(row[2]), *metrics.slices(change.tags)).inc()
+    else:
+        metrics.credits.labels(str(row[2])).inc()
 
 
-_COUNTED: Final[Mapping[str, Callable[[GatewayMetrics, tuple[object, ...]], None]]] = {
+_COUNTED: Final[Mapping[str, Callable[[GatewayMetrics, Change], None]]] = {
     payment_rows.EVENT_INSERT.name: _payment_event,
     payment_rows.ATTEMPT_INSERT.name: _charge_sent,
     platform_rows.EVENT_INSERT.name: _platform_event,

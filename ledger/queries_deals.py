@@ -38,7 +38,7 @@ SELECT d.book_id, d.version, {_DEAL}
         WHERE d.book_id = b.book_id AND d.feed = b.feed AND d.ticket = u.ticket AND d.phase = u.phase
         ORDER BY d.version DESC LIMIT 1) d
  WHERE b.feed = $1
-"""  # noqa: S608 - columns of ours
+"""
 
 OPENINGS: Final = """
 SELECT u.book_id, u.login, u.position, d.at, d.ticket, d.entry
@@ -128,7 +128,7 @@ SELECT c.server, p.reason, count(*) AS deals
 AFTER: Final = f"""
 SELECT d.no, d.version, {_DEAL}
   FROM ledger.deal d WHERE d.book_id = $1 AND d.feed = $2 AND d.no > $3 ORDER BY d.no LIMIT $4
-"""  # noqa: S608 - columns of ours
+"""
 
 # Of each edit the versions before it: the first says which deal it is.
 EARLIER: Final = f"""
@@ -139,7 +139,7 @@ SELECT d.no, d.version, {_DEAL}
         WHERE e.book_id = $1 AND e.feed = $2 AND e.ticket = u.ticket AND e.phase = u.phase
           AND e.version < u.version
         ORDER BY e.version OFFSET 0) d
-"""  # noqa: S608 - columns of ours
+"""
 
 FEEDS: Final = """
 SELECT b.feed, c.server, b.landed FROM ledger.feed_book b JOIN ledger.feed_cursor c USING (feed)

@@ -156,7 +156,7 @@ WITH nearest AS (
 {_LINES_OF_BATCHES} WHERE x.no > $4 ORDER BY x.no LIMIT $5
 )
 SELECT {_LINE} FROM r {_OF_LINES} ORDER BY r.no
-"""  # noqa: S608 - made of constants
+"""
 # $4 before this line; the newest first.
 LINES_BEFORE: Final = f"""
 WITH nearest AS (
@@ -172,7 +172,7 @@ WITH nearest AS (
 {_LINES_OF_BATCHES} WHERE x.no < $4 ORDER BY x.no DESC LIMIT $5
 )
 SELECT {_LINE} FROM r {_OF_LINES} ORDER BY r.no DESC
-"""  # noqa: S608 - made of constants
+"""
 # $1 book, $2 line. The batch of a line is found by its first line, then its deals' range is looked
 # through: lines have no index by their number.
 LINE: Final = f"""
@@ -191,7 +191,7 @@ WITH s AS MATERIALIZED (
            OFFSET 0) x
 )
 SELECT {_LINE} FROM r {_OF_LINES}
-"""  # noqa: S608 - made of constants
+"""
 
 # $1 books, $2..$4 the three kinds of account. What was earned is what the newest batch of each
 # contract says it ever came to, apart from the accounts.

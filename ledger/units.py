@@ -45,11 +45,13 @@ class Kind(msgspec.Struct, frozen=True, eq=False):
 class Change(msgspec.Struct, frozen=True):
     """One row for a kind's statement.
 
-    row  CHECK (value,); CLAIM (key, ...); MOVE (id, expected version, ...); INSERT any columns
+    row   CHECK (value,); CLAIM (key, ...); MOVE (id, expected version, ...); INSERT any columns
+    tags  by which its outcome is counted; the statement knows nothing of them
     """
 
     kind: Kind
     row: tuple[object, ...]
+    tags: tuple[str, ...] = ()
 
 
 class Unit(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ class Route(msgspec.Struct, frozen=True):
     rulebook  hash of the rulebook decided with
     rule      id of the rule that matched, "" when none did
     refused   why the payment may not be tried at all (a stable code), "" when it may
+    level     where that rule was written: for an `entity`, or `global`; "" without one
     """
 
     rulebook: str
@@ -45,6 +46,7 @@ class Route(msgspec.Struct, frozen=True):
     candidates: tuple[Candidate, ...]
     left_out: tuple[Verdict, ...]
     refused: str = ""
+    level: str = ""
 
 
 def decide(intent: Intent, rules: Rules, health: Mapping[str, Health]) -> Route:
@@ -68,8 +70,15 @@ def decide(intent: Intent, rules: Rules, health: Mapping[str, Health]) -> Route:
     if not refused and not candidates:
         refused = "no-route"
     return Route(
-        rules.rulebook, rule.id if rule else "", tuple(candidates), tuple(left_out), refused
-    )
+        rules.rulebook, rule.id if rule else "", tuple(candidates), tuple(left_out), refused,
+        _level(rule),
+    )  # fmt: skip
+
+
+def _level(rule: Rule | None) -> str:
+    if rule is None:
+        return ""
+    return "global" if rule.entities is None else "entity"
 
 
 def first_match(intent: Intent, rules: Rules) -> Rule | None:

@@ -43,7 +43,7 @@ def payment_created(p: Payment, route: Route, actor: str, cause: Cause = NO_CAUS
     named = {"rule": route.rule, **cause}
     return (
         Change(PAYMENT_INSERT, row),
-        _event(p.id, p.version, "", p.state.value, "created", named, actor, p.created),
+        _event(p.id, p.version, "", p.state.value, "created", named, actor, p.created, _tags(p)),
     )
 
 
@@ -129,13 +129,19 @@ def _state_event(
 ) -> Change:  # fmt: skip
     object_id = after.id if isinstance(after, Payment) else after.reference
     return _event(
-        object_id, after.version, before.state.value, after.state.value, event, cause, actor, at
-    )
+        object_id, after.version, before.state.value, after.state.value, event, cause, actor, at,
+        _tags(after),
+    )  # fmt: skip
+
+
+def _tags(it: Payment | Attempt) -> tuple[str, ...]:
+    """By what a payment is counted: its entity and its brand."""
+    return (it.entity, it.brand) if isinstance(it, Payment) else ()
 
 
 def _event(
     object_id: str, version: int, old: str, new: str, event: str, cause: Cause, actor: str,
-    at: datetime,
+    at: datetime, tags: tuple[str, ...] = (),
 ) -> Change:  # fmt: skip
     encoded = msgspec.json.encode(cause).decode() if cause else "{}"
-    return Change(EVENT_INSERT, (object_id, version, old, new, event, encoded, actor, at))
+    return Change(EVENT_INSERT, (object_id, version, old, new, event, encoded, actor, at), tags)

@@ -82,7 +82,7 @@ class Accounts:
                 client, placement = await self._placed(conn, rules, command, order)
             account = self._account(command, client, order, placement)
             answer = _accepted(account)
-            unit = self._unit(rules, command, client, account, idem, answer)
+            unit = self._unit(rules, command, client, account, placement.level, idem, answer)
             left = await self._lane.submit(unit)
             if isinstance(left, units.Done):
                 self._wake(account.server)
@@ -122,9 +122,10 @@ class Accounts:
         )  # fmt: skip
 
     def _unit(
-        self, rules: Compiled, command: Command, client: Client, account: Account, idem: Idem,
-        answer: Answer,
+        self, rules: Compiled, command: Command, client: Client, account: Account, level: str,
+        idem: Idem, answer: Answer,
     ) -> Unit:  # fmt: skip
+        """Its first event says where the group was written: for the brand or for the entity."""
         until = command.at + CLAIM_ANSWERED
         body = msgspec.json.encode(account_view(account))
         return Unit(
@@ -132,7 +133,7 @@ class Accounts:
                 rules.check,
                 clients.still(client),
                 claimed(idem, account.id, answer.location, command.at, until, answer),
-                *rows.account_requested(account, command.caller.person),
+                *rows.account_requested(account, command.caller.person, {"group_level": level}),
                 audited(
                     command, "account.request", account.id, self._ids.new("AU"),
                     after=account_view(account), concerns=clients.concerning(client),

@@ -114,13 +114,17 @@ class PaymentLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
-    """The way a payment takes or would take, with a verdict for every provider left out."""
+    """The way a payment takes or would take, with a verdict for every provider left out.
+
+    level  where the rule was written: for the `entity`, or `global`
+    """
 
     rulebook: str
     rule: str
     refused: str
     candidates: tuple[CandidateView, ...]
     left_out: tuple[VerdictView, ...]
+    level: str = ""
 
 
 class CandidateView(msgspec.Struct, frozen=True):
@@ -215,6 +219,7 @@ def route_view(route: Route, money: Money) -> RouteView:
             for c in route.candidates
         ),
         left_out=tuple(VerdictView(v.psp, v.code, v.detail) for v in route.left_out),
+        level=route.level,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ OPEN = {
     "/partners/{id}/leave", "/partners/{id}/lines", "/problems/{code}", "/readyz",
     "/v1/psps/{psp}/webhooks",
 }  # fmt: skip
+DECIDE = ("as.compliance", "as.mlro")
 OPEN_BY_PREFIX = ("/sign-", "/v1/sign-ins", "/desk", "/staff")
 
 
@@ -34,6 +35,25 @@ def test_every_endpoint_has_a_row_of_the_matrix() -> None:
             assert route.path in OPEN or route.path.startswith(OPEN_BY_PREFIX), route.path
         else:
             assert CATALOGUE[route.scope].row in rows, route.path
+
+
+async def test_only_compliance_decides_what_only_compliance_may(api: Api) -> None:
+    """Of all 21 roles: administrators, operations engineers and services are refused as well."""
+    client = await api.new_client()
+    view = await api.walk(client, "registered", "kyc_pending", "kyc_under_review")
+    asked = await (await api.move(view, "approved")).json()
+    path, may = f"/v1/approvals/{asked['id']}/decide", []
+    order = {"decision": "refuse", "reason": "the file is not complete"}
+    for role in sorted((it.id for it in SAMPLE_ROLES), key=DECIDE.count):
+        token = await api.key(role, owner=role.partition(".")[2])
+        answer = await api.call("POST", path, order, token=token)
+        text = await answer.text()
+        if answer.status == 403:
+            assert '"forbidden"' in text, (role, text)
+        else:
+            may.append((role, answer.status))
+
+    assert may == [("as.compliance", 200), ("as.mlro", 409)]  # the second finds it decided
 
 
 async def test_every_role_at_every_endpoint(api: Api) -> None:

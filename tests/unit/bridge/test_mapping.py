@@ -36,11 +36,12 @@ def test_a_brand_s_own_group_goes_before_the_entity_s() -> None:
     other = msgspec.structs.replace(WISH, brand="southbank")
     assert findings == []
     assert mapping.place(WISH) == Placement(
-        server="mt5-live", group="own", leverage=20, rights=355, login_from=100, login_to=199
-    )
+        server="mt5-live", group="own", leverage=20, rights=355, login_from=100, login_to=199,
+        level="brand",
+    )  # fmt: skip
     placed = mapping.place(other)
     assert isinstance(placed, Placement)
-    assert placed.group == GENERAL.group
+    assert (placed.group, placed.level) == (GENERAL.group, "entity")
 
 
 @pytest.mark.parametrize(

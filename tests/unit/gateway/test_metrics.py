@@ -7,19 +7,25 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.feed import Observer as FeedObserver
 from bridge.pool import Observer as PlatformObserver
+from bridge.rows import EVENT_INSERT as PLATFORM_EVENT
+from bridge.rows import account_moved, account_parked, account_requested
 from bridge.session import SessionState
+from bridge.states import Account, AccountState
 from gateway.flows.landing import Observer as LandingObserver
 from gateway.metrics import CountedLane, GatewayMetrics, watch_loop
 from ledger.deals import Landed
 from ledger.lane import Observer as LaneObserver
 from ledger.units import Change, Done, Left, Unit, Why
 from router.attempts import Observer as PaymentObserver
-from router.rows import ATTEMPT_INSERT, EVENT_INSERT
+from router.rows import ATTEMPT_INSERT, EVENT_INSERT, payment_created, payment_moved
+from router.states import PaymentState
+from tests.unit.router.values import payment, route
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -165,7 +171,8 @@ async def test_outcomes_are_counted_from_committed_rows_only() -> None:
     waiting[2].cancel()  # the caller goes away; the unit stays in the lane
 
     def counted() -> float | None:
-        return metrics.registry.get_sample_value("brokerd_deposits_total", {"state": "approved"})
+        whole = {"state": "approved", "entity": "", "brand": "", "jurisdiction": ""}
+        return metrics.registry.get_sample_value("brokerd_deposits_total", whole)
 
     assert counted() is None
     inner.answers[0].set_result(Left(Why.STALE, "k", "k"))
@@ -176,6 +183,55 @@ async def test_outcomes_are_counted_from_committed_rows_only() -> None:
     await asyncio.sleep(0)
     assert counted() == 1
     assert isinstance(waiting[1].exception(), RuntimeError)
+
+
+async def test_outcomes_are_counted_by_entity_brand_and_jurisdiction() -> None:
+    """Of payments and of accounts; the sum over the slices is the total."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    metrics.decides("h", {"fx-eu": "CY", "fx-int": "SC"})
+    met = (
+        ("fx-eu", "northgate"), ("fx-int", "southbank"), ("fx-int", "eastwind"),
+        ("fx-eu", "northgate"),
+    )  # fmt: skip
+    paid = event("PY" + "0" * 18, "approved")
+    row = ("AC" + "0" * 18, "sent", "verified", "verified", "{}", "x", AT)
+    traded = Change(PLATFORM_EVENT, row)
+    for tags in met:
+        metrics.committed([msgspec.structs.replace(it, tags=tags) for it in (paid, traded)])
+
+    for name, state in (("brokerd_deposits", "approved"), ("brokerd_accounts", "verified")):
+        found = {
+            tuple(sample.labels[key] for key in ("jurisdiction", "entity", "brand")): sample.value
+            for family in metrics.registry.collect()
+            if family.name == name
+            for sample in family.samples
+            if sample.name.endswith("_total") and sample.labels["state"] == state
+        }
+        assert found == {
+            ("CY", "fx-eu", "northgate"): 2, ("SC", "fx-int", "southbank"): 1,
+            ("SC", "fx-int", "eastwind"): 1,
+        }  # fmt: skip
+
+
+def test_rows_of_payments_and_accounts_say_whose_they_are() -> None:
+    """Each event that is counted bears the entity and the brand of its object."""
+    paid = payment()
+    done = msgspec.structs.replace(paid, version=paid.version + 1, state=PaymentState.APPROVED)
+    account = Account(
+        id="AC" + "0" * 18, client_id="CL" + "0" * 18, book=1, server="mt5", entity="fx-eu",
+        brand="northgate", account_type="raw", currency="EUR", platform_group="g", leverage=30,
+        rights=355, due_at=AT, caller="crm", correlation="c", created=AT, updated=AT,
+    )  # fmt: skip
+
+    rows = (
+        *payment_created(paid, route("acme"), "x"), *payment_moved(paid, done, "x", AT),
+        *account_requested(account, "x"),
+        *account_moved(account, AccountState.REFUSED, at=AT, actor="x"),
+        *account_parked(account, "why", AT, "x"),
+    )  # fmt: skip
+    tags = [row.tags for row in rows if row.kind in (EVENT_INSERT, PLATFORM_EVENT)]
+
+    assert tags == [(paid.entity, paid.brand)] * 2 + [("fx-eu", "northgate")] * 3
 
 
 async def test_a_charge_at_a_second_provider_is_a_fallback() -> None:

@@ -104,6 +104,15 @@ def test_the_first_rule_that_matches_wins_and_a_refusal_keeps_its_code() -> None
     assert decide(intent(), compiled, {}).rule == "rest"
 
 
+def test_a_route_says_where_its_rule_was_written() -> None:
+    """An entity's own rule stands above the one for all, and each says which it is."""
+    own = Rule(id="own", when=When(entity=("fx-eu",)), route=("acme",))
+    compiled = rules(own, Rule(id="rest", route=("bolt",)))
+    met = [decide(intent(entity=entity), compiled, {}) for entity in ("fx-eu", "fx-int")]
+
+    assert [(route.rule, route.level) for route in met] == [("own", "entity"), ("rest", "global")]
+
+
 def test_without_any_matching_rule_the_payment_is_refused() -> None:
     """No rule, no route: nothing is tried by default."""
     compiled = rules(Rule(id="only-usd", when=When(currency=("USD",)), route=("acme",)))
