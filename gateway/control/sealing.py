@@ -17,7 +17,10 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -184,6 +187,10 @@ class Signer:
     def sign(self, covers: bytes) -> bytes:
         """The signature."""
         return self._key.sign(covers)
+
+    def public_key(self) -> Ed25519PublicKey:
+        """The key that signatures are checked with."""
+        return self._key.public_key()
 
     def public(self) -> str:
         """The public key as a PEM file has it."""
