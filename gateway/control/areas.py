@@ -35,9 +35,9 @@ class Area(msgspec.Struct, frozen=True):
 AREAS: Final[Mapping[str, Area]] = {
     it.said: it
     for it in (
-        Area("access", ("role", "owner"), "roles:request", "roles:approve",
+        Area("access", ("role",), "roles:request", "roles:approve",
              "role.request", "role.approve"),
-        Area("entities", ("entity", "brand", "desk"), "entities:draft", "entities:publish",
+        Area("entities", ("entity", "brand", "desk", "owner"), "entities:draft", "entities:publish",
              "entity.draft", "entity.publish"),
         Area("plans", ("plan", "symbol_group"), "plans:draft", "plans:publish",
              "plan.draft", "plan.publish"),

@@ -20,8 +20,8 @@ Document = dict[str, Any]
 def written(book: Rulebook, **parts: object) -> Rulebook:
     """The same rules with the source and the hash that they would have in a folder."""
     document = {
-        "entity": book.entities, "brand": book.brands, "platform": book.platforms,
-        "group": book.groups, "psp": book.psps, "rule": book.rules, "role": book.roles,
+        "entity": book.entities, "brand": book.brands, "desk": book.desks,
+        "owner": book.owners, "platform": book.platforms, "group": book.groups, "psp": book.psps, "rule": book.rules, "role": book.roles,
         "symbol_group": book.symbol_groups, "plan": book.plans, "routing": book.routing,
         "outbox": book.outbox, "approval": book.approvals,
     } | parts  # fmt: skip

@@ -20,6 +20,7 @@ from gateway.control import versions
 from gateway.control.audit import Command
 from gateway.control.follower import Follower
 from gateway.control.keys import operator
+from gateway.control.ownership import PROCESSES
 from gateway.control.versions import Enacting
 from tests.integration.gateway.conftest import BOOK as SAMPLE
 from tests.integration.gateway.conftest import Api, serving
@@ -40,6 +41,7 @@ def _house(wanted: Document) -> None:
     kept = [it for it in wanted["role"] if it["id"] in ("nothing", "reader")]
     iam = ["rulebook:read", "rulebook:draft", "roles:request", "roles:approve", "approvals:read",
            "approvals:decide"]  # fmt: skip
+    wanted["owner"] = [{"process": process, "team": "operations"} for process in PROCESSES]
     wanted["role"] = [*kept, {"id": "everything", "scopes": STAFF}, {"id": "iam", "scopes": iam}]
 
 
