@@ -148,8 +148,8 @@ async def test_nothing_of_another_scope_is_seen(api: Api, reach: str) -> None:
     for path in questions(corners, random.Random(reach)):
         answer = await api.call("GET", path, token=token)
         text = await answer.text()
-        if answer.status >= 400:
-            # The question's own words may be said again, nothing else.
+        if answer.status >= 400 or path.startswith("/desk/"):
+            # The question's own words may be said again, nothing else: by a problem, by a form.
             text = text.replace(path, "").replace(path.rpartition("=")[2], "")
             text = text.replace(path.rpartition("/")[2], "") if answer.status == 404 else text
             for part in re.findall(r"[0-9A-Z]{20}|\d+", path):
