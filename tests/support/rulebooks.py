@@ -20,10 +20,10 @@ Document = dict[str, Any]
 def written(book: Rulebook, **parts: object) -> Rulebook:
     """The same rules with the source and the hash that they would have in a folder."""
     document = {
-        "entity": book.entities, "brand": book.brands, "desk": book.desks,
-        "owner": book.owners, "platform": book.platforms, "group": book.groups, "psp": book.psps, "rule": book.rules, "role": book.roles,
-        "symbol_group": book.symbol_groups, "plan": book.plans, "routing": book.routing,
-        "outbox": book.outbox, "approval": book.approvals,
+        "entity": book.entities, "brand": book.brands, "desk": book.desks, "owner": book.owners,
+        "platform": book.platforms, "group": book.groups, "psp": book.psps, "rule": book.rules,
+        "role": book.roles, "symbol_group": book.symbol_groups, "plan": book.plans,
+        "routing": book.routing, "outbox": book.outbox, "approval": book.approvals,
     } | parts  # fmt: skip
     return from_source(canonical(_said(msgspec.to_builtins(document))))
 

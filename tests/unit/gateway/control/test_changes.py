@@ -15,6 +15,7 @@ import pytest
 import ledger.rebates.plans
 from bridge.mapping import Placement, Wish
 from config.difference import differences, parts
+from config.load import from_source
 from config.rulebook import Document as Written
 from gateway.control import areas, obstacles
 from gateway.control.rulebook import check, findings_of
@@ -162,6 +163,30 @@ def test_what_a_running_process_cannot_take_up(change: Change, restart: bool) ->
     assert SAMPLE is not None
     found = obstacles.needs_restart(SAMPLE, changed(SAMPLE, change))
     assert bool(found) is restart
+
+
+def test_a_rollback_restores_every_decision_exactly() -> None:
+    """Of payments of every kind each goes the way it went before, though not in between: a content
+    brought back is the same bytes, and names itself by the same hash.
+    """
+    assert SAMPLE is not None
+
+    def change(document: Document) -> None:
+        document["rule"] = [*reversed(document["rule"][3:]), *document["rule"][:3]]
+
+    grid = [
+        intent(entity=entity, country=country, method=method, risk_band=risk, minor=minor)
+        for entity in ("fx-eu", "fx-int")
+        for country in ("DE", "BR", "IR")
+        for method in ("card", "bank_transfer", "ewallet")
+        for risk in ("low", "high")
+        for minor in (500, 20_000, 300_000)
+    ]
+    first, between = compiled(SAMPLE)[0], compiled(changed(SAMPLE, change))[0]
+    back = compiled(from_source(SAMPLE.source))[0]
+    assert back.hash == first.hash
+    said = [[decide(each, it.routing, {}) for each in grid] for it in (first, between, back)]
+    assert said[0] == said[2] != said[1]
 
 
 def test_every_part_of_a_rulebook_belongs_to_one_area() -> None:
