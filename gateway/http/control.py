@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import asyncpg
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.control import approvals, items
+from gateway.control import approvals, delegations, items
+from gateway.control.approvals import Approval
 from gateway.control.refusals import not_found
 from gateway.control.views import (
     ApprovalPage,
@@ -63,9 +65,17 @@ async def approval(call: Call) -> web.Response:
     if is_id(approval_id, "AP"):
         async with call.parts.pool.acquire() as conn:
             found = await approvals.find(conn, approval_id)
-        if found is not None and call.caller.reaches(found.tags):
-            return reply(approval_view(found, call.parts.now()))
+            if found is not None and await _exists(call, conn, found):
+                return reply(approval_view(found, call.parts.now()))
     raise not_found("approval", approval_id)
+
+
+async def _exists(call: Call, conn: asyncpg.Connection, found: Approval) -> bool:
+    """Whether the caller reaches the question, or may decide it by a lent right."""
+    if call.caller.reaches(found.tags):
+        return True
+    access, now = call.parts.rules.now.access, call.parts.now()
+    return await delegations.voter(conn, access, call.caller, found, now) is not None
 
 
 async def decide(call: Call) -> web.Response:

@@ -83,6 +83,22 @@ async def test_a_lent_right_decides_while_it_is_lent_and_is_named(api: Api) -> N
     assert second["state"] == "open"
 
 
+async def test_a_lent_right_reaches_as_far_as_its_givers(api: Api) -> None:
+    """The delegate reads and decides in an entity of the giver's that is none of their own."""
+    away = await api.key(role="clerk", owner="desk", person="dan", entities=("fx-int",))
+    approval = await question(api)
+    path = f"/v1/approvals/{approval['id']}"
+    hidden = await api.call("GET", path, token=away)
+    unknown = await api.call("POST", f"{path}/decide", YES, token=away)
+
+    await lend(api, "eve", "dan", entities=["fx-eu"])
+    seen = await api.call("GET", path, token=away)
+    done = await api.call("POST", f"{path}/decide", YES, token=away)
+
+    assert (hidden.status, unknown.status) == (404, 404)
+    assert (seen.status, done.status) == (200, 200)
+
+
 async def test_a_right_lent_by_the_maker_is_no_right(api: Api) -> None:
     """Conflict 34: who asked does not have a delegate agree."""
     await clerk(api, "dan")
