@@ -32,6 +32,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from gateway.control import access, audit, keys
+from gateway.control.access import Caller
 from gateway.flows import live_events
 from gateway.flows.live import Live, LiveLimits
 from gateway.flows.waking import Channel
@@ -176,6 +177,17 @@ class House:
         }
 
 
+class KeysAlone:
+    """The one way in of a bench: by a key."""
+
+    def __init__(self, known: Keys) -> None:
+        self._known = known
+
+    async def caller(self, request: web.Request, *, reads: bool) -> Caller:
+        """Who is calling."""
+        return await self._known.caller(request.headers.get("Authorization"))
+
+
 @contextlib.asynccontextmanager
 async def house(base: Base, redis_url: str) -> AsyncIterator[House]:
     """Serve the streams on a free port, with the hub running."""
@@ -188,7 +200,7 @@ async def house(base: Base, redis_url: str) -> AsyncIterator[House]:
         granted, _ = access.compile(rulebook())
         live = Live(pool, Channel(redis, "bench", 1.0), LiveLimits(), now, time.monotonic, metrics)
         parts = SimpleNamespace(
-            pool=pool, keys=Keys(pool, granted, PEPPER, time.monotonic),
+            pool=pool, entrance=KeysAlone(Keys(pool, lambda: granted, PEPPER, time.monotonic)),
             visits=Visits(pool, PEPPER, ids, os.urandom, now, time.monotonic),
             limiter=Limiter(redis, Limits(100_000, 100_000), time.monotonic), ids=ids, now=now,
             monotonic=time.monotonic, metrics=metrics, live=live,
