@@ -211,6 +211,12 @@ SELECT s.id, 'row says ' || s.state || ', last event ' || coalesce(e.to_state, '
  WHERE e.to_state IS DISTINCT FROM s.state
 UNION ALL
 SELECT s.id, 'row says ' || s.state || ', last event ' || coalesce(e.to_state, 'none')
+  FROM gateway.rulebook_version s
+  LEFT JOIN LATERAL (SELECT to_state FROM gateway.rulebook_version_event WHERE object_id = s.id
+                      ORDER BY id DESC LIMIT 1) e ON true
+ WHERE e.to_state IS DISTINCT FROM s.state
+UNION ALL
+SELECT s.id, 'row says ' || s.state || ', last event ' || coalesce(e.to_state, 'none')
   FROM gateway.approval s
   LEFT JOIN LATERAL (SELECT to_state FROM gateway.approval_event WHERE object_id = s.id
                       ORDER BY version DESC LIMIT 1) e ON true
@@ -281,6 +287,18 @@ SELECT p.id AS subject, p.state || ' with the votes of ' || array_to_string(p.vo
               WHERE event = 'agreed' GROUP BY object_id) e ON e.object_id = p.id
  WHERE p.votes <> coalesce(e.given, '{}') OR p.maker = ANY (p.votes || p.authorities)
     OR (p.state = 'approved' AND cardinality(p.votes) < p.needed)
+"""
+# The rulebook in force is that of the version in force, and every area it changed was agreed to by somebody else.
+RULEBOOK_UNAGREED: Final = """
+SELECT v.id AS subject, 'it is in force, and the rulebook in force is ' || f.hash AS detail
+  FROM gateway.rulebook_version v, gateway.rulebook_in_force f WHERE v.state = 'effective' AND v.hash <> f.hash
+UNION ALL
+SELECT v.id, 'nobody but its author agreed to its change of ' || a.area
+  FROM gateway.rulebook_version v, unnest(v.areas) AS a(area)
+ WHERE v.state IN ('approved', 'effective', 'superseded')
+   AND NOT EXISTS (SELECT FROM gateway.approval p
+                    WHERE p.id = ANY (v.approvals) AND p.subject = v.id AND p.kind = 'rulebook.' || a.area
+                      AND p.state = 'approved' AND NOT v.author = ANY (p.votes || p.authorities))
 """
 # A person's acts at a place are numbered without a gap: one that is missing was never judged against.
 ACT_NUMBERS: Final = """

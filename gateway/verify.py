@@ -67,6 +67,7 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         "object-without-audit": (q.OBJECTS_WITHOUT_AUDIT, []),
         "adjustment-off-approval": (q.ADJUSTMENTS_OFF_APPROVALS, []),
         "act-numbers": (q.ACT_NUMBERS, []),
+        "rulebook-unagreed": (q.RULEBOOK_UNAGREED, []),
         "tree-cycle": (q.TREE_CYCLES, []),
         "tree-leaves-book": (q.TREES_OFF_BOOKS, []),
         "contract-incomplete": (q.CONTRACTS_INCOMPLETE, []),

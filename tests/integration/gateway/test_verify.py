@@ -224,6 +224,16 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
         {"approval-off-votes"},
     ),
     (
+        "a version of the rulebook was put into force past those who agree",
+        (
+            "INSERT INTO gateway.rulebook_version (id, version, state, hash, base, areas, agreed, "
+            "approvals, restart, number, author, author_role, reason, correlation, created, since) "
+            "SELECT 'RV' || repeat('0', 18), 1, 'effective', hash, '', '{plans}', '{plans}', "
+            "'{AP}', false, 1, 'eve', '', 'x', '', now(), now() FROM gateway.rulebook_in_force"
+        ),
+        {"rulebook-unagreed", "state-off-events"},
+    ),
+    (
         "the audit row of a command was removed",
         f"DELETE FROM gateway.audit WHERE subject = {PAID}",
         {"object-without-audit"},
