@@ -55,7 +55,7 @@ def report_duties(
 
         click.echo(msgspec.json.encode(made))
     else:
-        _show(made)
+        show(made)
     sys.exit(0 if made.clean else 1)
 
 
@@ -74,7 +74,7 @@ async def _report(
         return await report(conn, roles, Period(begins, ends, subject), now)
 
 
-def _show(made: Report) -> None:
+def show(made: Report) -> None:
     """The report for people: what was looked at, each row, and what is not as it should be."""
     from gateway.cli import print_table
 

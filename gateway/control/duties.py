@@ -132,7 +132,10 @@ _ACTIONS: Final = (
         "deposit.approve", _N.APPROVE, "agree to it", "deposit-credits:approve", business=True
     ),
     _made("withdrawal.request", _N.MAKE, "ask for a withdrawal", "withdrawals:request"),
-    _made("withdrawal.clear", _N.DECIDE, "clear it for compliance", "withdrawals:clear"),
+    _made(
+        "withdrawal.clear", _N.DECIDE, "clear it for compliance", "withdrawals:clear",
+        business=True,
+    ),
     _made("withdrawal.approve", _N.APPROVE, "agree to it", "withdrawals:approve", business=True),
     _made("withdrawal.send", _N.DO, "send it to a provider", "withdrawals:send"),
     _made(
@@ -163,6 +166,12 @@ _ACTIONS: Final = (
         "credential.request", _N.MAKE, "ask for other keys of a provider", "psp-credentials:request"
     ),
     _made("credential.approve", _N.APPROVE, "agree to it", "psp-credentials:approve"),
+    _made(
+        "application.request", _N.MAKE, "put a partner's application up", "applications:request"
+    ),
+    _made(
+        "application.approve", _N.APPROVE, "agree to it", "applications:approve", business=True
+    ),
     _made("plan.draft", _N.MAKE, "draft a partner plan", "plans:draft"),
     _made("plan.publish", _N.APPROVE, "publish it", "plans:publish", business=True),
     _made("terms.request", _N.MAKE, "draft a partner's own terms", "terms:request"),

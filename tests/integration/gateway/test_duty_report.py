@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
+from gateway import cli_duties
 from gateway.control import keys
 from gateway.control.audit import Command
 from gateway.control.duty_report import Period, Report, report
@@ -89,3 +91,25 @@ async def test_roles_that_came_into_one_hand_are_named(api: Api) -> None:
     (holder,) = (await made(api)).holders
     assert (holder.person, holder.conflict, holder.excepted) == ("fay", 2, False)
     assert not (await made(api)).clean
+
+
+async def test_the_report_is_printed_for_people_and_as_json(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was broken is shown with its row, its person and both acts; JSON holds all of it."""
+    now = api.clock.now()
+    await api.owner.execute(FORGED, "CL1", 1, "kyc.approve", "", now - timedelta(days=2))
+    cli_duties.show(await made(api))
+    assert "both ends" in capsys.readouterr().out
+    await api.owner.execute(FORGED, "CL1", 2, "withdrawal.approve", "", now)
+    said = await made(api)
+    cli_duties.show(said)
+    shown = capsys.readouterr().out
+    assert "2 acts of 1 people on 1 subjects" in shown
+    assert any(
+        line.split("\t")[:3] == ["2", "ann", "CL1"] and "withdrawal.approve" in line
+        for line in shown.splitlines()
+    )
+    assert shown.rstrip().endswith("this is not as it must be")
+    read = msgspec.json.decode(msgspec.json.encode(said))
+    assert read["violations"][0]["conflict"] == 2
