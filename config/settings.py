@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
 
@@ -235,10 +236,26 @@ def load_settings(
     settings, flaws = shape(document, Settings, _reader(environ, folder))
     if settings is not None:
         flaws += _control_flaws(settings.control)
+        flaws += _http_flaws(settings.http)
     findings += placed(flaws, where, Where(str(path) if path is not None else "settings"))
     if findings:
         return None, sorted(findings, key=lambda finding: finding.where)
     return settings, []
+
+
+def _http_flaws(http: Http) -> Iterator[Flaw]:
+    """Networks that are none, files that are not there, a certificate without its key."""
+    for proxy in http.proxies:
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            yield Flaw(("http", "proxies"), "wrong-value", str(error))
+    for name in ("certificate", "certificate_key", "client_ca"):
+        path = getattr(http, name)
+        if path and not FilePath(path).is_file():
+            yield Flaw(("http", name), "wrong-value", f"there is no file {path}")
+    if http.certificate and not http.certificate_key:
+        yield Flaw(("http", "certificate_key"), "missing-key", "a certificate needs its key")
 
 
 def _control_flaws(control: Control) -> Iterator[Flaw]:

@@ -302,3 +302,16 @@ def test_the_operators_document_gives_the_defaults_of_the_example() -> None:
                 assert f"| `{section}.{key}` | {value:g} |" in document.replace(
                     "65536", f"{65536:g}"
                 )
+
+
+def test_the_listener_is_looked_at_before_it_listens(write: Callable[[str], Path]) -> None:
+    """A network that is none, a file that is not there, a certificate without its key."""
+    path = write(
+        '[rulebook]\nfolder = "rules"\n[control]\npepper = "env:P"\n[http]\n'
+        'proxies = ["10.0.0.1/8", "10.0.0.0/8"]\ncertificate = "/nowhere/cert.pem"\n'
+    )
+    said = [f"{it.code} {it.key}" for it in wrong(path, {"P": "pepper"})]
+    assert sorted(said) == [
+        "missing-key http.certificate_key", "wrong-value http.certificate",
+        "wrong-value http.proxies",
+    ]  # fmt: skip
