@@ -389,7 +389,7 @@ def report(verdict: Verdict) -> list[str]:
     last = verdict.anchored or "never"
     return [
         f"{verdict.shown} records are as they were sealed; the chain was followed {way}",
-        f"asked for: {asked or 'everything'}",
+        f"it says of itself: {asked}",
         f"{verdict.anchors} anchors agree, up to record {verdict.covered}; the last is of {last}",
         *[f"note: {note}" for note in verdict.notes],
     ]

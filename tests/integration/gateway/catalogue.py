@@ -27,11 +27,14 @@ from gateway.control.items import item_opened
 from gateway.control.passwords import Passwords
 from gateway.flows.glass import Glass
 from ledger.units import Done, Unit
+from tests.integration.gateway import test_rulebook_api
 from tests.integration.gateway.conftest import PEPPER, Api
 from tests.integration.gateway.lived import WALK, House
 
 Run = Callable[[Api], Awaitable[str]]
 RUNS: Final[dict[str, Run]] = {}
+# Run on an API whose rulebook every room likes, so that a version of it can be drafted.
+DRAFTED: Final[dict[str, Run]] = {}
 # Run on the flows themselves, which the API of these tests has no peers for.
 LIVED: Final[dict[str, Callable[[House], Awaitable[str]]]] = {}
 PASSWORD = "correct horse battery"
@@ -212,7 +215,9 @@ async def resent(api: Api) -> str:
     """An event is delivered again."""
     await client(api)
     await api.rows("UPDATE gateway.outbox SET state = 'done', no = id, ended = now()")
-    (event,) = await api.rows("SELECT min(no) AS no FROM gateway.outbox")
+    (event,) = await api.rows(
+        "SELECT min(no) AS no FROM gateway.outbox WHERE lane = 'subscriber:shop'"
+    )
     await post(api, f"/v1/events/{event['no']}/resend")
     return f"subscriber:shop/{event['no']}"
 
@@ -362,6 +367,23 @@ async def exported(api: Api) -> str:
         async with api.pool.acquire() as conn:
             await exports.export(conn, operator(api), Asked(), out, api.parts.ids)
     return str(out)
+
+
+# --- versions of the rulebook -------------------------------------------------------------------
+
+
+async def drafted(api: Api) -> str:
+    """A version is drafted, put before others, and taken back."""
+    version = await test_rulebook_api.drafted(api, test_rulebook_api.dearer)
+    asked = await test_rulebook_api.asks(api, version)
+    assert asked.status < 300, await asked.text()
+    path = f"/v1/rulebook/versions/{version['id']}/withdraw"
+    token = await api.key("everything", owner="ada", person="ada")
+    await post(api, path, {"reason": "a mistake"}, token)
+    return str(version["id"])
+
+
+DRAFTED |= dict.fromkeys(("rulebook.draft", "rulebook.publish", "rulebook.withdraw"), drafted)
 
 
 # --- money and rules, on the flows themselves ---------------------------------------------------
