@@ -6,7 +6,10 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+from gateway.control import assigning
 from tests.integration.gateway.conftest import Api
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 async def iam(api: Api, person: str) -> str:
@@ -102,7 +105,15 @@ async def test_two_roles_asked_for_at_once_do_not_slip_by_each_other(api: Api) -
     """Each was free when it was asked for: only one of them is given."""
     first = await asked(api, "ina", "fay", "as.finance")
     second = await asked(api, "ina", "fay", "as.compliance")
-    answers = await asyncio.gather(decide(api, "ivo", first), decide(api, "ida", second))
+    for person in ("ivo", "ida"):  # making a key is no part of the race
+        await iam(api, person)
+    async with api.owner.transaction():
+        await assigning.hold_person(api.owner, "fay")
+        deciding = asyncio.gather(decide(api, "ivo", first), decide(api, "ida", second))
+        async with asyncio.timeout(30):
+            while await api.pool.fetchval(WAITING) < 2:
+                await asyncio.sleep(0.01)
+    answers = await deciding
     assert sorted(answer.status for answer in answers) == [200, 409]
     person = await held(api, "fay")
     assert len(person["grants"]) == 1
