@@ -310,6 +310,31 @@ async def test_another_proof_ends_what_the_old_one_opened(house: House) -> None:
     assert (await house.enter()).status == 201
 
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
+@pytest.mark.parametrize("proof", ["password", "identity"])
+async def test_a_proof_that_is_taken_away_meanwhile_lets_nobody_in(
+    house: House, proof: str
+) -> None:
+    """Whoever is signing in at that moment does not stay in with what they showed."""
+    async with house.api.pool.acquire() as conn:
+        await house.staff.identity(conn, house.by, "ann", "corp", "00u-ann")
+    taking = house.api.owner.transaction()
+    await taking.start()
+    changed = "password SET hash = '$argon2id$other'"
+    if proof == "identity":
+        changed = "identity SET removed = now(), removed_by = 'root'"
+    await house.api.owner.execute(f"UPDATE gateway.{changed} WHERE person = 'ann'")
+    entering = asyncio.create_task(house.enter() if proof == "password" else by_provider(house))
+    async with asyncio.timeout(30):
+        while not await house.api.owner.fetchval(WAITING):
+            await asyncio.sleep(0.01)
+    await taking.commit()
+    assert (await entering).status == 401
+    assert await house.api.rows("SELECT 1 FROM gateway.sign_in") == []
+
+
 async def by_provider(house: House) -> aiohttp.ClientResponse:
     """Go to the identity provider and come back; the last answer."""
     client = house.api.client
