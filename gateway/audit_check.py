@@ -123,9 +123,9 @@ def read_anchors(lines: Iterable[str], key: Any, torn: list[int]) -> Iterator[An
     """The anchors in their order, each with its signature checked.
 
     key   an Ed25519 public key of `cryptography`
-    torn  gets the numbers of lines that a crash broke off: they are no JSON, and vouch for nothing
-    Raises Unreadable for a line that is no anchor, a signature that is not the key's, or one out
-    of order.
+    torn  gets the numbers of lines that a crash broke off, or that are out of their order: they
+          vouch for nothing, as if somebody had removed them
+    Raises Unreadable for a line that is no anchor, and a signature that is not the key's.
     """
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - one import, in use
 
@@ -149,7 +149,8 @@ def read_anchors(lines: Iterable[str], key: Any, torn: list[int]) -> Iterator[An
         if anchor == last:
             continue  # the same one from two places
         if anchor.no <= last.no or anchor.count < last.count:
-            raise Unreadable(f"anchors, line {number}: out of order")
+            torn.append(number)  # whoever wrote it stood still meanwhile, or moved it here
+            continue
         last = anchor
         yield anchor
 
@@ -359,7 +360,8 @@ def check(export: Iterable[str], anchors: Iterable[str], key: Any) -> Verdict:
     torn: list[int] = []
     verdict = Checking(read_anchors(anchors, key, torn)).run(export)
     if torn:
-        verdict.notes.append(f"lines {torn} of the anchors are broken off and vouch for nothing")
+        said = "are broken off or out of their order, and vouch for nothing"
+        verdict.notes.append(f"lines {torn} of the anchors {said}")
     return verdict
 
 
