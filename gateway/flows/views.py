@@ -82,7 +82,10 @@ class TransferView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """A deposit. `psp` is the provider that took the money, "" while none has."""
+    """A deposit. `psp` is the provider that took the money, "" while none has.
+
+    masked  whether the caller sees what was paid and how it stands, not which way it went
+    """
 
     id: str
     version: int
@@ -97,6 +100,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     transfer: TransferView | None
     correlation: str
     created: datetime
+    masked: bool = False
 
 
 class PaymentLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +115,7 @@ class PaymentLine(msgspec.Struct, frozen=True, kw_only=True):
     amount: Amount
     method: str
     created: datetime
+    masked: bool = False
 
 
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +184,18 @@ def payment_view(
         transfer=_transfer_view(operation) if operation is not None else None,
         correlation=payment.correlation, created=payment.created,
     )  # fmt: skip
+
+
+def masked_view(view: PaymentView) -> PaymentView:
+    """A payment as who may see it masked does: no provider, attempt, account or reason."""
+    return msgspec.structs.replace(
+        view, masked=True, reason="", to="", psp="", attempts=(), transfer=None, correlation=""
+    )
+
+
+def masked_line(line: PaymentLine) -> PaymentLine:
+    """The same of a line of a list."""
+    return msgspec.structs.replace(line, masked=True, reason="", to="")
 
 
 def payment_line(payment: Payment) -> PaymentLine:

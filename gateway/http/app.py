@@ -205,16 +205,19 @@ ROUTES: Final = (
                   "rulebook-moved"),
     ),
     Route(
-        method="GET", path="/v1/deposits/{id}", scope="deposits:read", handler=deposits.show,
+        method="GET", path="/v1/deposits/{id}", scope="deposits:read", masked=("deposits:masked",),
+        handler=deposits.show,
         summary="Read a deposit", responses={200: PaymentView},
     ),
     Route(
-        method="GET", path="/v1/payments", scope="deposits:read", handler=deposits.page,
+        method="GET", path="/v1/payments", scope="deposits:read", masked=("deposits:masked",),
+        handler=deposits.page,
         summary="List payments, newest first", params=deposits.PaymentParams,
         responses={200: deposits.PaymentPage}, problems=("client-needed", "not-found"),
     ),
     Route(
-        method="GET", path="/v1/payments/{id}", scope="deposits:read", handler=deposits.show,
+        method="GET", path="/v1/payments/{id}", scope="deposits:read", masked=("deposits:masked",),
+        handler=deposits.show,
         summary="Read a payment with its attempts", responses={200: PaymentView},
     ),
     Route(

@@ -6,7 +6,7 @@ Knows paths. Refuses to decide anything: the deposit's flow does, and payments a
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,8 @@ from gateway.flows.views import (
     PaymentLine,
     PaymentView,
     RouteView,
+    masked_line,
+    masked_view,
     payment_line,
     payment_view,
     route_view,
@@ -32,6 +34,8 @@ from router import reads
 from router.decide import Route
 from router.intents import Attempt, Payment
 from router.states import PaymentState
+
+SCOPE: Final = "deposits:read"
 
 
 class PaymentMoment(msgspec.Struct, frozen=True):
@@ -73,9 +77,9 @@ class PaymentPage(msgspec.Struct, frozen=True):
 async def page(call: Call) -> web.Response:
     """GET /v1/payments."""
     asked = call.params(PaymentParams)
-    caller = call.caller
+    caller, tags = call.caller, None
     if asked.client:
-        await known(call, asked.client)
+        tags = (await known(call, asked.client)).tags
     elif caller.tied:
         # A payment has no desk and no partner of its own; a page is not to be sieved afterwards.
         caller = caller.untied()
@@ -91,7 +95,11 @@ async def page(call: Call) -> web.Response:
             limit=asked.limit + 1,
         )
     data, following = cut(found, asked.limit, lambda payment: payment.id)
-    return reply(PaymentPage(tuple(map(payment_line, data)), following))
+    lines = []
+    for payment in data:
+        full = call.caller.sees(SCOPE, tags or Tags(payment.entity, payment.brand))
+        lines.append(payment_line(payment) if full else masked_line(payment_line(payment)))
+    return reply(PaymentPage(tuple(lines), following))
 
 
 async def start(call: Call) -> web.Response:
@@ -107,8 +115,11 @@ async def explain(call: Call) -> web.Response:
 
 async def show(call: Call) -> web.Response:
     """GET /v1/deposits/{id} and GET /v1/payments/{id}."""
-    view, _ = await _known(call)
-    return reply(view)
+    view, (payment, _, _) = await _known(call)
+    tags = Tags(payment.entity, payment.brand)
+    if call.caller.tied:
+        tags = (await known(call, payment.client_id)).tags
+    return reply(view if call.caller.sees(SCOPE, tags) else masked_view(view))
 
 
 async def trace(call: Call) -> web.Response:

@@ -26,6 +26,9 @@ PAYMENT = """
 INSERT INTO router.payment
 SELECT r.* FROM jsonb_populate_record(NULL::router.payment, $1::text::jsonb) AS r
 """
+DECISION = """
+INSERT INTO router.decision (payment_id, rulebook, trace) VALUES ($1, 'r', $2::text::jsonb)
+"""
 ACCOUNT = """
 INSERT INTO bridge.account
 SELECT r.* FROM jsonb_populate_record(NULL::bridge.account, $1::text::jsonb) AS r
@@ -84,6 +87,8 @@ async def fill(api: Api, row: tuple[Any, ...]) -> Corner:
         "updated": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     await api.owner.execute(PAYMENT, msgspec.json.encode(paid).decode())
+    route = {"rulebook": "r", "rule": f"{mark}-rule", "candidates": [], "left_out": []}
+    await api.owner.execute(DECISION, payment, msgspec.json.encode(route).decode())
     await api.owner.execute(ACCOUNT, msgspec.json.encode(traded).decode())
     opened = item_opened(
         item, "test", "payments", str(client["id"]), f"{mark} stands still", api.clock.now(),
@@ -250,3 +255,21 @@ async def test_a_grant_ends_with_its_time_and_when_it_is_taken_back(api: Api) ->
     api.clock.skew_s += timedelta(seconds=10).total_seconds()  # past the memory of keys
 
     assert (await api.call("GET", "/v1/clients", token=token)).status == 401
+
+
+async def test_payments_are_seen_masked_too(api: Api) -> None:
+    """What was paid and how it stands, without the way it went; in full to who may see it all."""
+    corner = await fill(api, CORNERS[0])
+    told = {}
+    for name in ("support", "sales"):
+        token = await api.key(f"as.{name}", owner=name, entities=("fx-eu",))
+        alone = await api.call("GET", f"/v1/payments/{corner.ids['payment']}", token=token)
+        page = await (await api.call("GET", "/v1/payments", token=token)).json()
+        mine = f"/v1/payments?client={corner.ids['client']}"
+        of_client = await (await api.call("GET", mine, token=token)).json()
+        told[name] = [await alone.json(), page["data"][0], of_client["data"][0]]
+    trace = f"/v1/payments/{corner.ids['payment']}/trace"
+
+    assert [(it["masked"], it["reason"]) for it in told["sales"]] == [(True, "")] * 3
+    assert [(it["masked"], it["reason"]) for it in told["support"]] == [(False, "alpha-why")] * 3
+    assert (await api.call("GET", trace, token=token)).status == 403
