@@ -180,7 +180,7 @@ class Publishing:
                 missing = [AREAS[name] for name in version.areas if name not in version.agreed]
                 asked = [self._question(command, rules, version, area) for area in missing]
                 deeds = [deed for area in missing for deed in _deeds(area.draft, version.id)]
-                done = await acts.acted(conn, command, *deeds)
+            done = await self._judged(command, version, deeds)
             answer = Answer(202, msgspec.json.encode(version_view(after)), _place(version))
             left = await self._lane.submit(
                 Unit(
@@ -293,6 +293,20 @@ class Publishing:
         if version is None:
             raise not_found("version of the rulebook", version_id)
         return version
+
+    async def _judged(
+        self, command: Command, version: Version, deeds: Sequence[Deed]
+    ) -> Sequence[Change]:
+        """The acts that asking to publish is; a refusal is audited."""
+        try:
+            async with self._pool.acquire() as conn:
+                return await acts.acted(conn, command, *deeds)
+        except Refusal as no:
+            tried = {"refused": no.code, **no.facts}
+            audit_id = self._ids.new("AU")
+            row = audited(command, "rulebook.publish", version.id, audit_id, after=tried)
+            await self._lane.submit(Unit((row,)))
+            raise
 
     def _audited(self, command: Command, name: str, version: Version) -> Change:
         after = {
