@@ -68,9 +68,14 @@ async def page(call: Call) -> web.Response:
 
 ROUTES: Final = (
     Route(
-        method="GET", path="/v1/audit", scope="audit:read", masked=("audit:area",),
-        handler=page, summary="Look into the audit: sealed records, newest first",
-        params=AuditParams, responses={200: AuditPage},
+        method="GET",
+        path="/v1/audit",
+        scope="audit:read",
+        masked=("audit:area",),
+        handler=page,
+        summary="Look into the audit: sealed records, newest first",
+        params=AuditParams,
+        responses={200: AuditPage},
         problems=("reason-missing",),
     ),
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.audit_check import public_key, read_anchors
 from gateway.demo.judge import Summary
 from tests.support.servers import open_folder
 
@@ -91,3 +92,6 @@ async def test_a_demo_that_lost_a_provider_ends_and_the_next_one_goes_on(folder:
     assert verdict.ok
     assert verdict.deposits.requested >= 200
     assert left(folder) == []
+    key = public_key((state / "anchor-public.pem").read_text())
+    anchors = list(read_anchors((state / "anchors.jsonl").read_text().splitlines(), key, []))
+    assert anchors[-1].count > 100, "what people and systems did is sealed and anchored"

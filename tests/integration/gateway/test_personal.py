@@ -96,7 +96,8 @@ async def test_a_record_that_fails_shows_nothing(api: Api) -> None:
     """Whoever could read without a record would be unseen: no record, no field."""
     client = await told(api)
     await api.owner.execute(
-        "ALTER TABLE gateway.audit ADD CONSTRAINT no_room CHECK (command <> 'client.viewed') NOT VALID"
+        "ALTER TABLE gateway.audit ADD CONSTRAINT no_room "
+        "CHECK (command <> 'client.viewed') NOT VALID"
     )
 
     answer = await api.call("GET", f"/v1/clients/{client}/personal?purpose=x")
