@@ -83,8 +83,7 @@ async def ground(api: Api, database: Database) -> AsyncIterator[Ground]:
         try:
             yield Ground(api, earner, proxy, browser)
         finally:
-            for context in browser.contexts:
-                await context.close()
+            await browser.close()  # before what its streams are read from
             hub.cancel()
             await asyncio.gather(hub, return_exceptions=True)
 
@@ -290,8 +289,8 @@ async def test_a_visit_is_ended_by_its_button(ground: Ground) -> None:
 
     await visitor.page.get_by_role("button", name="End this visit").click()
 
-    heading = visitor.page.get_by_role("heading")
-    await expect(heading).to_have_text("Open the page with a new link", timeout=WAIT_MS)
+    over = visitor.page.get_by_role("heading", name="Open the page with a new link")
+    await expect(over).to_be_visible(timeout=WAIT_MS)
     assert await visitor.page.context.cookies() == []
     ground.proxy.cut_all()
     await expect(other.state).to_have_text(re.compile("ended"), timeout=WAIT_MS)
