@@ -64,9 +64,12 @@ class Ground:
         self.api.clock.skew_s += timedelta(**time).total_seconds()
 
     def day_begins_in(self, minutes: float) -> None:
-        """Move the broker's clock to so long before a midnight."""
+        """Move the broker's clock on to so long before a midnight; it never goes back."""
         now = self.api.clock.now()
-        midnight = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+        evening = now + timedelta(minutes=minutes)
+        midnight = datetime(evening.year, evening.month, evening.day, tzinfo=UTC) + timedelta(
+            days=1
+        )
         self.later(seconds=(midnight - now).total_seconds() - minutes * 60)
 
 
