@@ -66,10 +66,8 @@ class Ground:
     def day_begins_in(self, minutes: float) -> None:
         """Move the broker's clock on to so long before a midnight; it never goes back."""
         now = self.api.clock.now()
-        evening = now + timedelta(minutes=minutes)
-        midnight = datetime(evening.year, evening.month, evening.day, tzinfo=UTC) + timedelta(
-            days=1
-        )
+        following = now + timedelta(minutes=minutes, days=1)
+        midnight = datetime(following.year, following.month, following.day, tzinfo=UTC)
         self.later(seconds=(midnight - now).total_seconds() - minutes * 60)
 
 
