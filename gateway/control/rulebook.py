@@ -5,7 +5,7 @@ Knows which rooms compile a rulebook and which one is in force. Refuses to decid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -54,6 +54,14 @@ class RulebookDiffers(Exception):
         )
         self.in_force = in_force
         self.ours = ours
+
+
+class RulebookRefused(Exception):
+    """It is right in itself and cannot follow on what was in force before: `findings` say why."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        super().__init__("the rulebook cannot come into force here")
+        self.findings = tuple(findings)
 
 
 class RulebookUnknown(LookupError):
@@ -145,7 +153,7 @@ async def agree(
     """Make sure at the start that this process decides with the rulebook in force.
 
     A house without one takes this one. `adopt` brings it into force in place of another, and its
-    plans with it. Raises RulebookDiffers, with nothing changed.
+    plans with it. Raises RulebookDiffers and RulebookRefused, with nothing changed.
     """
     async with conn.transaction():
         found = await _locked(conn)
@@ -194,7 +202,19 @@ async def _publish(conn: asyncpg.Connection, book: Rulebook) -> None:
     """Bring the rulebook's plans into force with it; what is in force already stays as it is."""
     plans, findings = ledger.rebates.plans.compile(book)
     assert not findings, "a rulebook with findings is never brought into force"
-    await inputs.publish(conn, [entity.book for entity in book.entities], plans.values())
+    try:
+        await inputs.publish(conn, [entity.book for entity in book.entities], plans.values())
+    except inputs.CurrencyChanged as error:
+        raise RulebookRefused(_in_another_currency(book, error.was)) from None
+
+
+def _in_another_currency(book: Rulebook, was: Mapping[str, str]) -> Iterator[Finding]:
+    """Contracts stay on a plan and in their currency: its numbers never mean another one."""
+    for number, plan in enumerate(book.plans):
+        if plan.id in was:
+            path = f"plan[{number}].currency"
+            why = f"{path}: `{plan.id}` was published in {was[plan.id]}: give the plan a new id"
+            yield Finding(book.place(path), "plan-currency-changed", why, path)
 
 
 async def _store(conn: asyncpg.Connection, book: Rulebook, command: Command) -> None:
