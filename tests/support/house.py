@@ -144,6 +144,7 @@ class House:
         http: aiohttp.ClientSession,
         opened: AsyncExitStack,
         rules: Rules,
+        environ: Mapping[str, str],
     ) -> None:
         self.addresses = addresses
         self.folder = folder
@@ -152,7 +153,8 @@ class House:
         self.secrets = Secrets(folder / "secrets", os.urandom)
         self.rulebook = _quick_rulebook(folder / "rulebook", rules)
         self.book = _read(self.rulebook)
-        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
+        self.environ = inherited | environ
         self.tokens: dict[str, str] = {}
         self.providers: dict[str, Admin] = {}
         self.ear = Ear(folder / "caller.journal", _now, lambda _: False)
@@ -417,15 +419,19 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    addresses: Addresses, folder: Path, rules: Rules = QUICK
+    addresses: Addresses,
+    folder: Path,
+    rules: Rules = QUICK,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[House]:
     """A broker on these servers; everything it started ends with the block.
 
-    rules  what its rulebook says otherwise than the sample: values by file and key
+    rules    what its rulebook says otherwise than the sample: values by file and key
+    environ  settings of its daemons beside those in their files
     """
     async with AsyncExitStack() as opened:
         http = await opened.enter_async_context(aiohttp.ClientSession())
-        house = House(addresses, folder, http, opened, rules)
+        house = House(addresses, folder, http, opened, rules, environ or {})
         await house.open()
         yield house
 
