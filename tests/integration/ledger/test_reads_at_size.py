@@ -191,6 +191,10 @@ async def test_balances_of_a_moment_are_its_last_batch(full: Full) -> None:
     assert (big.lines, big.today, big.accrued) == (150 * each, 50 * each, 150)
     assert (small.lines, small.today) == (150, 50)
     assert (big.last_line, small.last_line) == (99 + 150 * DEALS, 107 + 149 * DEALS)
+    async with full.acquire() as conn:
+        assert await reads.last_line_as_of(conn, 1, moment) == big.last_line
+        (line,) = await reads.lines(conn, 1, SMALL, small.last_line - 1, 51, big.last_line)
+    assert line.no == small.last_line
     assert big.at == BEGIN + timedelta(days=1, minutes=49)
     assert owed.earned == 150 * DEALS
     assert full.walked() == []
