@@ -22,3 +22,11 @@ SELECT a.owner AS contract, a.currency, sum(l.amount)::bigint AS minor
   FROM ledger.rebate_line l JOIN ledger.account a ON a.book_id = l.book_id AND a.id = l.account_id
  GROUP BY a.owner, a.currency
 """
+
+# The newest version of each of these tickets, and what an edit may have changed of it.
+NEWEST_VERSIONS: Final = """
+SELECT DISTINCT ON (d.book_id, d.feed, d.ticket, d.phase)
+       d.ticket, d.profit, d.commission, d.swap, d.fee, d.flags, d.comment
+  FROM ledger.deal d WHERE d.ticket = ANY($1::bigint[])
+ ORDER BY d.book_id, d.feed, d.ticket, d.phase, d.version DESC
+"""

@@ -34,6 +34,7 @@ class Watching:
         self._token = token
         self._now = now
         self.latest: dict[str, dict[str, Any] | None] = {}  # None: watched, and nothing heard yet
+        self._last: dict[str, str] = {}  # the id of each partner's last event
         self.ages_ms: list[float] = []
         self.updates = 0
         self.lost = 0
@@ -46,16 +47,16 @@ class Watching:
                 tasks.create_task(self._watch(each.partner))
 
     async def _watch(self, partner: str) -> None:
-        last = ""
         while True:
             try:
-                last = await self._read(partner, last)
+                await self._read(partner)
             except (aiohttp.ClientError, TimeoutError):
                 self.lost += 1
             await asyncio.sleep(PAUSE_S)
 
-    async def _read(self, partner: str, last: str) -> str:
-        """One connection, from its first event to its end; returns the last id."""
+    async def _read(self, partner: str) -> None:
+        """One connection, from its first event to its end, however it ends."""
+        last = self._last.get(partner, "")
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "text/event-stream"}
         if last:
             headers["Last-Event-ID"] = last
@@ -63,15 +64,14 @@ class Watching:
         url = f"{self._url}/v1/partners/{partner}/stream"
         async with self._http.get(url, headers=headers, timeout=unlimited) as answer:
             answer.raise_for_status()
-            fresh = not last
+            fresh, id = not last, last
             async for raw in answer.content:
                 line = raw.decode().rstrip("\n")
                 if line.startswith("id:"):
-                    last = line[3:].strip()
+                    id = line[3:].strip()
                 elif line.startswith("data:"):
                     self._told(partner, line[5:], first=fresh)
-                    fresh = False
-        return last
+                    fresh, self._last[partner] = False, id
 
     def _told(self, partner: str, data: str, *, first: bool) -> None:
         """An event; the one that a connection begins with tells no news and has no age."""

@@ -154,7 +154,7 @@ class House:
         self.rulebook = _quick_rulebook(folder / "rulebook", rules)
         self.book = _read(self.rulebook)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
-        self.environ = inherited | environ
+        self.environ = inherited | dict(environ)
         self.tokens: dict[str, str] = {}
         self.providers: dict[str, Admin] = {}
         self.ear = Ear(folder / "caller.journal", _now, lambda _: False)

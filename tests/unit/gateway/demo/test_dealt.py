@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.demo import dealt
 from gateway.demo.dealt import DealJudge
 from gateway.demo.partners import Contracted, Planned
-from ledger.survey import DealCount, Earned
+from ledger.survey import DealCount, Earned, Version
 from ledger.verify import Wrong
 
 PARTNER = Contracted(Planned("r", "b", "USD", "p", 1), "PA1", "CT1")
@@ -28,13 +29,22 @@ class Books:
             "PA1": {"contracts": [{"contract": "CT1", "accrued": "12.50"}]}
         }
         self.updates = 100
+        self.deals = [
+            {"ticket": 7, "profit_minor": 100, "commission_minor": -3, "storage_minor": 0,
+             "fee_minor": 0, "flags": 2, "comment": "checked", "edits": 1},
+            {"ticket": 8, "profit_minor": 0, "commission_minor": 0, "storage_minor": 0,
+             "fee_minor": 0, "flags": 0, "comment": "", "edits": 0},
+        ]  # fmt: skip
+        self.versions = [Version(7, 100, -3, 0, 0, 2, "checked"), Version(8, 0, 0, 0, 0, 0, "")]
 
     async def get(self, path: str) -> Any:
         """What the platform's admin answers."""
-        return {"made": self.made} if path == "/deals" else {"deals": []}
+        if path == "/deals":
+            return {"made": self.made}
+        return {"deals": self.deals if path.startswith("/deals?after=0&") else []}
 
-    async def judged(self, monkeypatch: pytest.MonkeyPatch, *found: Wrong) -> dealt.Dealt:
-        """The verdict."""
+    def judge(self, monkeypatch: pytest.MonkeyPatch) -> DealJudge:
+        """Who looks into these books."""
 
         async def count_deals(_: object) -> DealCount:
             return self.count
@@ -42,14 +52,21 @@ class Books:
         async def earned(_: object) -> list[Earned]:
             return self.earned
 
+        async def newest_versions(_: object, tickets: list[int]) -> list[Version]:
+            return [it for it in self.versions if it.ticket in tickets]
+
         monkeypatch.setattr(dealt.survey, "count_deals", count_deals)
         monkeypatch.setattr(dealt.survey, "earned", earned)
+        monkeypatch.setattr(dealt.survey, "newest_versions", newest_versions)
         plain = SimpleNamespace(add=lambda deals: None, minor=lambda: self.plain)
         watching = SimpleNamespace(
             latest=self.shown, updates=self.updates, p99_ms=lambda: 250.0
         )  # fmt: skip
-        judge = DealJudge(self, plain, [PARTNER], watching)  # type: ignore[arg-type]
-        return await judge.judged(None, found)
+        return DealJudge(self, plain, [PARTNER], watching)  # type: ignore[arg-type]
+
+    async def judged(self, monkeypatch: pytest.MonkeyPatch, *found: Wrong) -> dealt.Dealt:
+        """The verdict."""
+        return await self.judge(monkeypatch).judged(None, found)
 
 
 async def test_books_that_agree_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +103,36 @@ async def test_what_does_not_agree_is_named(
     verdict = await books.judged(monkeypatch)
     assert len(verdict.wrong) == 1
     assert words in verdict.wrong[0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"profit": 101}, {"commission": 0}, {"swap": 1}, {"fee": 1}, {"flags": 0}, {"comment": ""},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_an_edit_that_is_not_in_the_books_is_waited_for_and_named(
+    other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit lost on the way moves no count and no rebate; it is found all the same."""
+    books = Books()
+    judge = books.judge(monkeypatch)
+    assert await judge.unfinished(None) == []
+    books.versions[0] = msgspec.structs.replace(books.versions[0], **other)
+    (open_still,) = await judge.unfinished(None)
+    assert open_still.startswith("deal 7 is booked as")
+    assert (await judge.judged(None, ())).wrong == (open_still,)
+
+
+async def test_a_version_the_platform_never_showed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also of a deal that nobody edited."""
+    books = Books()
+    books.versions[1] = msgspec.structs.replace(books.versions[1], profit=1)
+    (wrong,) = (await books.judged(monkeypatch)).wrong
+    assert wrong.startswith("deal 8 is booked as")
 
 
 async def test_lines_that_verify_finds_wrong_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
