@@ -161,9 +161,14 @@ class _Pace:
         self.step_s = FIRST_STEP_S
 
     def fit(self, rows: int, span: int) -> None:
-        """A window held so many rows: the next is twice as long at most, and aims at rows_max."""
+        """A window held so many rows: the next is twice as long at most, and aims at rows_max.
+
+        As long as this one was, not as it might have been: the few seconds of a look in calm say
+        nothing of the hours that an outage leaves behind.
+        """
         wanted = self._terms.rows_max * span // max(rows, 1)
-        self.step_s = max(STEP_MIN_S, min(self.step_s * 2, wanted, self._terms.window_s))
+        longer = max(span * 2, min(self.step_s * 2, FIRST_STEP_S))
+        self.step_s = max(STEP_MIN_S, min(longer, wanted, self._terms.window_s))
 
     def halve(self, span: int) -> None:
         """A window held too much."""
