@@ -137,16 +137,16 @@ class DealJudge:
         ]
 
     def _misshown(self, earned: Sequence[Earned]) -> list[str]:
-        """Partners whose stream did not end at what they have earned."""
-        ours = {it.contract: it for it in earned}
+        """Partners whose stream did not end at what they have earned, be it nothing."""
+        ours = {it.contract: it.minor for it in earned}
         wrong = []
         for each in self._partners:
-            mine = ours.get(each.contract)
-            if each.partner not in self._watching.latest or mine is None:
+            if each.partner not in self._watching.latest:
                 continue
             body = self._watching.latest[each.partner] or {"contracts": ()}
             shown = {it["contract"]: it["accrued"] for it in body["contracts"]}
-            right = money.text(mine.minor, money.currency(mine.currency).exponent)
+            unit = money.currency(each.planned.currency)
+            right = money.text(ours.get(each.contract, 0), unit.exponent)
             if shown.get(each.contract) != right:
                 wrong.append(f"{each.contract} was shown {shown.get(each.contract)}, not {right}")
         return wrong

@@ -86,6 +86,7 @@ async def test_books_that_agree_are_right(monkeypatch: pytest.MonkeyPatch) -> No
         ({"plain": {"CT1": 1250, "CT2": 5}}, "CT2 earned 0"),
         ({"shown": {"PA1": {"contracts": [{"contract": "CT1", "accrued": "12.49"}]}}}, "12.49"),
         ({"shown": {"PA1": None}}, "was shown None"),
+        ({"earned": [], "plain": {}}, "CT1 was shown 12.50, not 0.00"),
         ({"updates": 99}, "99 updates"),
         (
             {"made": {"trades": 19_000, "balance": 0, "transfers": 0},
