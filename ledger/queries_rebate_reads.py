@@ -259,7 +259,7 @@ SELECT f.book_id, sum(f.landed - coalesce(p.reached, 0))::bigint AS deals,
 # -- evidence: what a batch's lines follow from --------------------------------------------------
 
 BATCH: Final = """
-SELECT b.book_id, b.batch, b.feed, f.server, b.first_deal, b.last_deal, b.day, b.inputs, b.at
+SELECT b.book_id, b.batch, b.feed, f.server, b.first_deal, b.last_deal, b.day, b.settles, b.inputs, b.at
   FROM ledger.accrual_batch b JOIN ledger.feed_cursor f ON f.feed = b.feed
  WHERE b.book_id = $1 AND b.batch = $2
 """

@@ -28,7 +28,8 @@ from ledger import deals
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.rebates import inputs
-from ledger.rebates.accrual import DEALS_MAX, MIDNIGHT
+from ledger.rebates.accrual import DEALS_MAX
+from ledger.rebates.days import MIDNIGHT
 from ledger.rebates.pipeline import Pipeline
 from ledger.rebates.writer import Committed, Fenced, Moved
 from ledger.units import Unit
