@@ -189,8 +189,9 @@ class Feed:
 
     terms   how often, how far, how much
     opened  the cursor as the ledger keeps it, empty at first
-    land    writes deals, rows that do not fit and the cursor in one transaction; whatever it raises
-            ends the feed: the owner begins anew from what is stored
+    land    writes deals and rows that do not fit, and with the last of them the cursor: it is never
+            ahead of what is written. Whatever it raises ends the feed: the owner begins anew from
+            what is stored, and is shown some of it again
     may_send  whether we own the server as surely as it takes to ask it anything; if not, the look
             fails and is repeated
     """
