@@ -40,6 +40,14 @@ class Version(msgspec.Struct, frozen=True):
     comment: str
 
 
+class FirstLine(msgspec.Struct, frozen=True):
+    """A line that a deal brought a contract when it was booked first."""
+
+    contract: str
+    no: int
+    ticket: int
+
+
 class Earned(msgspec.Struct, frozen=True):
     """What a contract has earned in all, minor units."""
 
@@ -57,6 +65,11 @@ async def count_deals(conn: asyncpg.Connection) -> DealCount:
 async def newest_versions(conn: asyncpg.Connection, tickets: Iterable[int]) -> list[Version]:
     """Those of these tickets that are in the books."""
     return [Version(*row) for row in await conn.fetch(q.NEWEST_VERSIONS, list(tickets))]
+
+
+async def first_lines(conn: asyncpg.Connection, contracts: Iterable[str]) -> list[FirstLine]:
+    """Those of these contracts; edits and rounding brought none of them."""
+    return [FirstLine(*row) for row in await conn.fetch(q.FIRST_LINES, list(contracts))]
 
 
 async def earned(conn: asyncpg.Connection) -> list[Earned]:

@@ -7,7 +7,8 @@ arrives is the whole state, and the last one must equal the books.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ class Watching:
         self._now = now
         self.latest: dict[str, dict[str, Any] | None] = {}  # None: watched, and nothing heard yet
         self._last: dict[str, str] = {}  # the id of each partner's last event
+        self._lines: dict[str, tuple[list[int], list[float]]] = {}
+        """By contract: the last line that each event knew, and when it came, ms since 1970."""
         self.ages_ms: list[float] = []
         self.updates = 0
         self.lost = 0
@@ -75,16 +78,36 @@ class Watching:
 
     def _told(self, partner: str, data: str, *, first: bool) -> None:
         """An event; the one that a connection begins with tells no news and has no age."""
-        body = msgspec.json.decode(data)
+        body, now = msgspec.json.decode(data), self._now()
         self.latest[partner] = body
+        for it in body["contracts"]:
+            lines, times = self._lines.setdefault(it["contract"], ([], []))
+            if len(lines) < EVENTS_KEPT and (not lines or it["last_line"] > lines[-1]):
+                lines.append(it["last_line"])
+                times.append(now.timestamp() * 1000)
         if first or body["at"] is None:
             return
         self.updates += 1
         if len(self.ages_ms) < EVENTS_KEPT:
-            age = self._now() - datetime.fromisoformat(body["at"])
+            age = now - datetime.fromisoformat(body["at"])
             self.ages_ms.append(age.total_seconds() * 1000)
+
+    def seen_ms(self, contract: str, line: int) -> float | None:
+        """When a line of a contract was first counted in what was shown, ms since 1970.
+
+        None where it never was, or was there before we watched.
+        """
+        lines, times = self._lines.get(contract, ([], []))
+        place = bisect_left(lines, line)
+        return times[place] if 0 < place < len(lines) else None
 
     def p99_ms(self) -> float:
         """The age that one update of a hundred exceeded; 0 without any."""
-        ages = sorted(self.ages_ms)
-        return round(ages[min(len(ages) - 1, len(ages) * 99 // 100)], 1) if ages else 0.0
+        return quantile(self.ages_ms, 99)
+
+
+def quantile(found: Iterable[float], percent: int) -> float:
+    """What so many of a hundred do not exceed; 0 without any."""
+    ordered = sorted(found)
+    place = min(len(ordered) - 1, len(ordered) * percent // 100)
+    return round(ordered[place], 1) if ordered else 0.0

@@ -11,7 +11,7 @@ import pytest
 from gateway.demo import dealt
 from gateway.demo.dealt import DealJudge
 from gateway.demo.partners import Contracted, Planned
-from ledger.survey import DealCount, Earned, Version
+from ledger.survey import DealCount, Earned, FirstLine, Version
 from ledger.verify import Wrong
 
 PARTNER = Contracted(Planned("r", "b", "USD", "p", 1), "PA1", "CT1")
@@ -31,9 +31,11 @@ class Books:
         self.updates = 100
         self.deals = [
             {"ticket": 7, "profit_minor": 100, "commission_minor": -3, "storage_minor": 0,
-             "fee_minor": 0, "flags": 2, "comment": "checked", "edits": 1},
+             "fee_minor": 0, "flags": 2, "comment": "checked", "edits": 1,
+             "late": False, "utc_ms": 10_000},
             {"ticket": 8, "profit_minor": 0, "commission_minor": 0, "storage_minor": 0,
-             "fee_minor": 0, "flags": 0, "comment": "", "edits": 0},
+             "fee_minor": 0, "flags": 0, "comment": "", "edits": 0,
+             "late": True, "utc_ms": 0},
         ]  # fmt: skip
         self.versions = [Version(7, 100, -3, 0, 0, 2, "checked"), Version(8, 0, 0, 0, 0, 0, "")]
 
@@ -58,9 +60,16 @@ class Books:
         monkeypatch.setattr(dealt.survey, "count_deals", count_deals)
         monkeypatch.setattr(dealt.survey, "earned", earned)
         monkeypatch.setattr(dealt.survey, "newest_versions", newest_versions)
+
+        async def first_lines(_: object, contracts: list[str]) -> list[FirstLine]:
+            tickets = (7, 8, 9)  # seen, booked late, and one the platform no longer shows
+            return [FirstLine(each, ticket, ticket) for each in contracts for ticket in tickets]
+
+        monkeypatch.setattr(dealt.survey, "first_lines", first_lines)
         plain = SimpleNamespace(add=lambda deals: None, minor=lambda: self.plain)
         watching = SimpleNamespace(
-            latest=self.shown, updates=self.updates, p99_ms=lambda: 250.0
+            latest=self.shown, updates=self.updates, p99_ms=lambda: 250.0,
+            seen_ms=lambda _, line: 10_400.0 if line < 9 else None,
         )  # fmt: skip
         return DealJudge(self, plain, [PARTNER], watching)  # type: ignore[arg-type]
 
@@ -75,7 +84,7 @@ async def test_books_that_agree_are_right(monkeypatch: pytest.MonkeyPatch) -> No
     assert verdict.wrong == ()
     assert verdict.deals == dealt.Deals(20_100, 20_095, 5)
     assert verdict.rebates == dealt.Rebates(7, {"USD": "12.50"})
-    assert verdict.stream == dealt.Stream(100, 250.0)
+    assert verdict.stream == dealt.Stream(100, 250.0, 400.0, 400.0)
 
 
 @pytest.mark.parametrize(
