@@ -2,8 +2,8 @@
 # Every target makes its own virtual environment; nothing but Python >= 3.11 and make is needed.
 
 PYTHON ?= $(shell sh deploy/find-python.sh)
-# Tests mostly wait: three at once keep two cores busy.
-WORKERS ?= 3
+# Tests mostly wait: four at once keep two cores busy.
+WORKERS ?= 4
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -32,8 +32,9 @@ check: $(READY)  ## Check format, lint, types, imports, house rules and unit tes
 	@echo "house rules and unit tests"; $(BIN)/python -m pytest -q tests/house tests/unit
 
 browser:  ## Install Chromium for the tests of pages from the system's packages, where it is absent
-	@command -v chromium >/dev/null || { echo "installing chromium" && apt-get -qq update && \
-		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; }
+	@command -v chromium-headless-shell >/dev/null || { echo "installing Chromium" && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+			chromium-headless-shell >/dev/null; }
 
 format: $(READY)  ## Format the code and apply the safe fixes of the linter
 	@$(BIN)/ruff check --quiet --fix . || true

@@ -161,9 +161,14 @@ class _Pace:
         self.step_s = FIRST_STEP_S
 
     def fit(self, rows: int, span: int) -> None:
-        """A window held so many rows: the next is twice as long at most, and aims at rows_max."""
+        """A window held so many rows: the next is twice as long at most, and aims at rows_max.
+
+        As long as this one was, not as it might have been: the few seconds of a look in calm say
+        nothing of the hours that an outage leaves behind.
+        """
         wanted = self._terms.rows_max * span // max(rows, 1)
-        self.step_s = max(STEP_MIN_S, min(self.step_s * 2, wanted, self._terms.window_s))
+        longer = max(span * 2, min(self.step_s * 2, FIRST_STEP_S))
+        self.step_s = max(STEP_MIN_S, min(longer, wanted, self._terms.window_s))
 
     def halve(self, span: int) -> None:
         """A window held too much."""
@@ -184,8 +189,9 @@ class Feed:
 
     terms   how often, how far, how much
     opened  the cursor as the ledger keeps it, empty at first
-    land    writes deals, rows that do not fit and the cursor in one transaction; whatever it raises
-            ends the feed: the owner begins anew from what is stored
+    land    writes deals and rows that do not fit, and with the last of them the cursor: it is never
+            ahead of what is written. Whatever it raises ends the feed: the owner begins anew from
+            what is stored, and is shown some of it again
     may_send  whether we own the server as surely as it takes to ask it anything; if not, the look
             fails and is repeated
     """

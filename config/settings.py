@@ -172,6 +172,12 @@ class Lanes(Section, frozen=True, kw_only=True):
     )
 
 
+class Accrual(Section, frozen=True, kw_only=True):
+    """What partners earn by landed deals."""
+
+    poll_s: Seconds = 0.5  # looks for deals landed elsewhere; those landed here wake at once
+
+
 class Live(Section, frozen=True, kw_only=True):
     """Streams of partners' balances."""
 
@@ -211,6 +217,7 @@ class Settings(Section, frozen=True, kw_only=True):
     platforms: dict[Id, PlatformServer] = {}
     psps: dict[Id, PspServer] = {}
     lanes: Lanes = Lanes()
+    accrual: Accrual = Accrual()
     live: Live = Live()
     process: Process = Process()
     log: Log = Log()

@@ -125,7 +125,7 @@ async def serve(
 
     migrates  bring the schema up to date first (the demo does; a broker runs `brokerd migrate`)
     announce  told the address once requests are taken
-    Raises CannotStart, RulebookDiffers, and whatever bug ends a service.
+    Raises CannotStart, RulebookDiffers, RulebookRefused, and whatever bug ends a service.
     """
     life = life or Lifecycle()
     with life.signals():
@@ -147,7 +147,7 @@ def main(settings: Settings, *, adopt: bool = False) -> int:
     collect_seldom()
     try:
         uvloop.run(serve(settings, book, adopt=adopt))
-    except CannotStart as error:
+    except (CannotStart, rulebooks.RulebookRefused) as error:
         return _refuse(str(error), error.findings)
     except (*CANNOT_AGREE, ServersError, migrate.MigrationError) as error:
         return _refuse(str(error), ())
@@ -423,6 +423,7 @@ class House:
             reattributed=changed_since, tell=self.live.told, observer=self.metrics, ids=self.ids,
             now=self.clocks.now, monotonic=self.clocks.monotonic,
             cut_off=dt.time.fromisoformat(entity.settlement_cut_off),
+            poll_s=self.settings.accrual.poll_s,
         )  # fmt: skip
         self.books[entity.book] = (owner, accruing)
         self.life.watch(f"accrual:{entity.book}", accruing.trouble)

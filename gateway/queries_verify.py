@@ -350,11 +350,29 @@ UNION ALL
 SELECT c.id, 'is of a partner who does not exist' FROM gateway.contract c
  WHERE NOT EXISTS (SELECT 1 FROM gateway.partner p WHERE p.id = c.partner_id)
 UNION ALL
-SELECT t.contract_id, 'plan ' || t.plan || ' was never published in its currency'
+SELECT t.contract_id, 'plan ' || t.plan || ' was never published'
   FROM gateway.contract_terms t
+ WHERE NOT EXISTS (SELECT 1 FROM ledger.plan_version v WHERE v.plan = t.plan)
+"""
+# Every version of a plan that was in force while a contract was on it, if only for a moment: its numbers
+# were paid in the contract's currency.
+PLANS_OFF_CURRENCIES: Final = """
+WITH version AS (
+    SELECT id, plan, body->>'currency' AS currency, since,
+           lead(since, 1, 'infinity') OVER (PARTITION BY plan ORDER BY since, id) AS until
+      FROM ledger.plan_version
+), terms AS (
+    SELECT contract_id, plan, since,
+           lead(since, 1, 'infinity') OVER (PARTITION BY contract_id ORDER BY since) AS until
+      FROM gateway.contract_terms
+)
+SELECT t.contract_id AS subject,
+       'is in ' || coalesce(c.currency, 'nothing') || ', its plan ' || t.plan || ' in ' || v.currency
+           || ' by version ' || v.id || ' since ' || v.since AS detail
+  FROM terms t
   LEFT JOIN gateway.contract c ON c.id = t.contract_id
- WHERE NOT EXISTS (SELECT 1 FROM ledger.plan_version v
-                    WHERE v.plan = t.plan AND v.body->>'currency' = c.currency)
+  JOIN version v ON v.plan = t.plan AND v.since < t.until AND v.until > t.since
+ WHERE v.currency IS DISTINCT FROM c.currency
 """
 # A row that bears a version which its book's inputs have not reached: accrual may have missed it.
 INPUTS_BEHIND: Final = """

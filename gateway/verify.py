@@ -71,6 +71,7 @@ async def agree(conn: asyncpg.Connection) -> list[Wrong]:
         "tree-cycle": (q.TREE_CYCLES, []),
         "tree-leaves-book": (q.TREES_OFF_BOOKS, []),
         "contract-incomplete": (q.CONTRACTS_INCOMPLETE, []),
+        "plan-off-currency": (q.PLANS_OFF_CURRENCIES, []),
         "inputs-behind": (q.INPUTS_BEHIND, []),
         "attribution-missing": (q.CLIENTS_WITHOUT_ATTRIBUTION, []),
         "attribution-astray": (q.ATTRIBUTIONS_ASTRAY, []),

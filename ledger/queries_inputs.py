@@ -56,6 +56,15 @@ LATEST_PLANS: Final = """
 SELECT DISTINCT ON (plan) plan, hash FROM ledger.plan_version ORDER BY plan, since DESC, id DESC
 """
 
+# $1 plans, $2 the currency each is to have. All their versions count: contracts stay on a plan that was
+# taken out of the rulebook, and it may come back.
+OTHER_CURRENCIES: Final = """
+SELECT DISTINCT ON (v.plan) v.plan, v.body->>'currency' AS currency
+  FROM unnest($1::text[], $2::text[]) AS u (plan, currency)
+  JOIN ledger.plan_version v ON v.plan = u.plan AND v.body->>'currency' <> u.currency
+ ORDER BY v.plan, v.since DESC, v.id DESC
+"""
+
 SELECT_PLANS: Final = """
 SELECT id, plan, hash, body::text AS body, since FROM ledger.plan_version ORDER BY plan, since, id
 """

@@ -140,8 +140,8 @@ _ENOUGH: Final = """
     WHERE before < $5
 )
 """
-# $1 book, $2 contract, $3 the kind of its accrued account, $4 after this line, $5 how many. A batch
-# of a contract has a line at least, so one batch more than lines is enough.
+# $1 book, $2 contract, $3 the kind of its accrued account, $4 after this line, $5 how many, $6 up to
+# this line. A batch of a contract has a line at least, so one batch more than lines is enough.
 LINES_AFTER: Final = f"""
 WITH nearest AS (
     SELECT b.book_id, b.account_id, b.batch, b.lines, b.batch AS place
@@ -153,7 +153,7 @@ WITH nearest AS (
                                  ORDER BY first_line DESC, batch DESC LIMIT 1), 0)
      ORDER BY b.batch LIMIT $5 + 1
 {_ENOUGH}, r AS MATERIALIZED (
-{_LINES_OF_BATCHES} WHERE x.no > $4 ORDER BY x.no LIMIT $5
+{_LINES_OF_BATCHES} WHERE x.no > $4 AND x.no <= $6 ORDER BY x.no LIMIT $5
 )
 SELECT {_LINE} FROM r {_OF_LINES} ORDER BY r.no
 """
@@ -172,6 +172,12 @@ WITH nearest AS (
 {_LINES_OF_BATCHES} WHERE x.no < $4 ORDER BY x.no DESC LIMIT $5
 )
 SELECT {_LINE} FROM r {_OF_LINES} ORDER BY r.no DESC
+"""
+# $1 book, $2 a closed moment. A batch's time never falls and its lines follow on those before it: the
+# last batch of the moment has the last line of it. One without lines says the line before it.
+LAST_LINE_AS_OF: Final = """
+SELECT last_line FROM ledger.accrual_batch
+ WHERE book_id = $1 AND at <= $2 ORDER BY at DESC, batch DESC LIMIT 1
 """
 # $1 book, $2 line. The batch of a line is found by its first line, then its deals' range is looked
 # through: lines have no index by their number.
@@ -253,7 +259,7 @@ SELECT f.book_id, sum(f.landed - coalesce(p.reached, 0))::bigint AS deals,
 # -- evidence: what a batch's lines follow from --------------------------------------------------
 
 BATCH: Final = """
-SELECT b.book_id, b.batch, b.feed, f.server, b.first_deal, b.last_deal, b.day, b.inputs, b.at
+SELECT b.book_id, b.batch, b.feed, f.server, b.first_deal, b.last_deal, b.day, b.settles, b.inputs, b.at
   FROM ledger.accrual_batch b JOIN ledger.feed_cursor f ON f.feed = b.feed
  WHERE b.book_id = $1 AND b.batch = $2
 """

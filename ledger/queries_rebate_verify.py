@@ -91,11 +91,11 @@ SELECT 'remainder-off',
            || coalesce(s.period, r.period),
        'says ' || coalesce(r.paid, 0) || ' paid of ' || coalesce(r.exact, 0) || ', rounding lines paid '
            || coalesce(s.paid, 0)
-  FROM (SELECT l.book_id, l.account_id, l.component, date_trunc('month', b.day)::date AS period,
+  FROM (SELECT l.book_id, l.account_id, l.component, date_trunc('month', b.settles)::date AS period,
                sum(l.rounding) AS paid
           FROM summed l
           JOIN ledger.accrual_batch b ON b.book_id = l.book_id AND b.batch = l.batch
-         GROUP BY l.book_id, l.account_id, l.component, date_trunc('month', b.day)
+         GROUP BY l.book_id, l.account_id, l.component, date_trunc('month', b.settles)
         HAVING sum(l.rounding) <> 0) s
   FULL JOIN ledger.remainder r
     ON r.book_id = s.book_id AND r.account_id = s.account_id AND r.component = s.component
@@ -227,7 +227,7 @@ BATCHED: Final = (
 )
 BATCHES: Final = """
 SELECT b.book_id, b.batch, b.feed, coalesce(f.server, '') AS server, b.first_deal, b.last_deal,
-       b.first_line, b.last_line, b.day, b.inputs, b.epoch, b.at, b.deals, b.lines, b.content
+       b.first_line, b.last_line, b.day, b.settles, b.cut_off, b.inputs, b.epoch, b.at, b.deals, b.lines, b.content
   FROM ledger.accrual_batch b LEFT JOIN ledger.feed_cursor f ON f.feed = b.feed
  WHERE b.book_id = $1 AND b.batch > $2 AND b.batch <= $3 ORDER BY b.batch LIMIT $4
 """

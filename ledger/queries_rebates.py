@@ -49,9 +49,10 @@ SELECT epoch <> $2 OR batch >= $3::bigint FROM ledger.accrual_head WHERE book_id
 END_BATCH: Final = """
 WITH batch AS (
     INSERT INTO ledger.accrual_batch (book_id, batch, feed, first_deal, last_deal, first_line,
-                                      last_line, day, inputs, epoch, entry_id, content, at, deals, lines)
+                                      last_line, day, inputs, epoch, entry_id, content, at, deals, lines,
+                                      settles, cut_off)
     VALUES ($1, $2, $3, $4::bigint, $5::bigint, $6, $7, $8, $9, $10, $11, $12,
-            greatest(coalesce($13::timestamptz, clock_timestamp()), $22::timestamptz), $24, $25)
+            greatest(coalesce($13::timestamptz, clock_timestamp()), $22::timestamptz), $24, $25, $26, $27)
     RETURNING at
 ), contracts AS (
     INSERT INTO ledger.contract_batch (book_id, account_id, batch, day, net, lines, last_line, earned,

@@ -22,3 +22,20 @@ SELECT a.owner AS contract, a.currency, sum(l.amount)::bigint AS minor
   FROM ledger.rebate_line l JOIN ledger.account a ON a.book_id = l.book_id AND a.id = l.account_id
  GROUP BY a.owner, a.currency
 """
+
+# The newest version of each of these tickets, and what an edit may have changed of it.
+NEWEST_VERSIONS: Final = """
+SELECT DISTINCT ON (d.book_id, d.feed, d.ticket, d.phase)
+       d.ticket, d.profit, d.commission, d.swap, d.fee, d.flags, d.comment
+  FROM ledger.deal d WHERE d.ticket = ANY($1::bigint[])
+ ORDER BY d.book_id, d.feed, d.ticket, d.phase, d.version DESC
+"""
+
+# The lines that a deal brought these contracts when it was booked first, and its ticket.
+FIRST_LINES: Final = """
+SELECT a.owner AS contract, l.no, d.ticket
+  FROM ledger.rebate_line l
+  JOIN ledger.account a ON a.book_id = l.book_id AND a.id = l.account_id
+  JOIN ledger.deal d ON d.book_id = l.book_id AND d.feed = l.feed AND d.no = l.deal_no
+ WHERE a.owner = ANY($1::text[]) AND l.concerned_no = l.deal_no AND d.version = 1
+"""

@@ -88,6 +88,10 @@ CONSTRAINTS: Final = {
         "CHECK (((last_deal >= first_deal) AND (last_line >= (first_line - 1))))"
     ),
     "accrual_batch.accrual_batch_pkey": "PRIMARY KEY (book_id, batch)",
+    "accrual_batch.accrual_batch_settles": (
+        "CHECK (((settles = day) OR ((settles = (day + 1)) AND "
+        "(cut_off > '00:00:00'::time without time zone))))"
+    ),
     "accrual_head.accrual_head_pkey": "PRIMARY KEY (book_id)",
     "accrual_position.accrual_position_pkey": "PRIMARY KEY (book_id, feed)",
     "contract_batch.contract_batch_lines_check": "CHECK ((lines > 0))",

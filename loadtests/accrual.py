@@ -5,7 +5,8 @@ reading them are not in it. Each round accrues new deals through the pipeline th
 then copies what that wrote, its lines, entries, postings and batches byte for byte, into tables
 with the same indexes and triggers, in the same batches, on one connection. Only the trigger that
 proves postings is left out: it asks for balances, which no COPY moves. The pipeline has two
-connections: it books a batch while it copies the next. Refuses to bring what it copies into any
+connections, as in the daemon: it books a batch while it copies the next; what it does with one is a
+figure of its own, in another database. Refuses to bring what it copies into any
 other order.
 """
 
@@ -259,8 +260,10 @@ def stat(pid: int) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection]]:
-    """Set the book up, publish its plans, and open both ways."""
+async def contest(
+    base: Base, connections: int
+) -> AsyncIterator[tuple[Contest, asyncpg.Connection]]:
+    """Set the book up, publish its plans, and open both ways, ours with one connection or two."""
     async with contextlib.AsyncExitStack() as opened:
 
         async def dial(how: Callable[..., Any], dsn: str) -> asyncpg.Connection:
@@ -271,7 +274,8 @@ async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection
         owner = await dial(asyncpg.connect, base.owner_dsn)
         for table in (LINES, *BESIDE):
             await owner.execute(COPIED.format(table=table))
-        writer, second, bare = [await dial(connect_writer, base.daemon_dsn) for _ in range(3)]
+        writer, bare = [await dial(connect_writer, base.daemon_dsn) for _ in range(2)]
+        second = await dial(connect_writer, base.daemon_dsn) if connections > 1 else None
         await open_books(writer, [Book(BOOK, "bench", "USD")])
         async with writer.transaction():
             await inputs.publish(writer, [BOOK], plans())
@@ -285,7 +289,7 @@ async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection
         streams: list[bytearray] = []
         pipeline = await Pipeline.open(
             Tap(writer, streams), Numbers(), BOOK, 1, of, time.monotonic, lambda batch: None,
-            second=Tap(second, streams),
+            second=Tap(second, streams) if second else None,
         )  # fmt: skip
         pid = await writer.fetchval("SELECT pg_backend_pid()")
         yield Contest(pipeline, streams, bare, of, pid), owner
@@ -294,19 +298,32 @@ async def contest(base: Base) -> AsyncIterator[tuple[Contest, asyncpg.Connection
 async def measure(ground: Ground, *, full: bool) -> list[Figure]:
     """Run the rounds and return the figures."""
     rounds, count = (9, 120_000) if full else (5, 60_000)
-    desk, accrued = Desk(), 0
     runs: dict[int, list[Run]] = {size: [] for size in SIZES}
-    async with ground.base() as base, contest(base) as (ring, owner):
+    alone: list[Run] = []
+    async with contextlib.AsyncExitStack() as opened:
+        rings = []
+        for connections, sizes, kept in ((2, SIZES, runs), (1, (DEALS_MAX,), {DEALS_MAX: alone})):
+            base = await opened.enter_async_context(ground.base())
+            ring, owner = await opened.enter_async_context(contest(base, connections))
+            rings.append((ring, owner, Desk(), sizes, kept))
         for number in range(-1, rounds):  # the first round warms caches and plans and is not kept
-            for size in SIZES:
-                deals = desk.deals(count)
-                accrued += count
-                run = await ring.round(deals, size)
-                if number >= 0:
-                    runs[size].append(run)
-            await owner.execute("ANALYZE")
-        assert await owner.fetchval(BOOKS_AGREE, accrued)
-    return [figure for size in SIZES for figure in figures(size, runs[size])]
+            for ring, owner, desk, sizes, kept in rings:
+                for size in sizes:
+                    run = await ring.round(desk.deals(count), size)
+                    if number >= 0:
+                        kept[size].append(run)
+                await owner.execute("ANALYZE")
+        for _, owner, _, sizes, _ in rings:
+            assert await owner.fetchval(BOOKS_AGREE, (rounds + 1) * len(sizes) * count)
+    return [*(figure for size in SIZES for figure in figures(size, runs[size])), one(alone)]
+
+
+def one(runs: Sequence[Run]) -> Figure:
+    """The same as the daemon's size, each side with one connection: for information."""
+    return Figure(
+        "accrual.one", median(run.rows / run.accrual_s for run in runs), "rows/s",
+        median(run.rows / run.copy_s for run in runs), "COPY of the same rows",
+    )  # fmt: skip
 
 
 def figures(size: int, runs: Sequence[Run]) -> list[Figure]:

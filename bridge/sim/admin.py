@@ -84,8 +84,12 @@ class Admin:
             for deals in books.deals.values()
             for deal in deals
         ]
-        received = dict(self._platform.received)
-        shown = {"accounts": accounts, "deals": deals, "received": received}
+        shown = {
+            "accounts": accounts,
+            "deals": deals,
+            "received": dict(self._platform.received),
+            "windows": list(self._platform.windows),
+        }
         return reply_json(msgspec.json.encode(shown))
 
     async def cut(self, request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from bridge.sim.faults import Fault, Script
 
 AUTH_LIMIT_S: Final = 10.0
 HANG_LIMIT_S: Final = 600.0
+WINDOWS_KEPT: Final = 2_000
 OLDEST_VERSION: Final = 484
 Value = str | int | list[str | int]
 BODY_NAMES: Final[Mapping[str, str]] = {
@@ -76,6 +77,8 @@ class Platform:
         self.wall = Wall(now, options.winter_offset_s)
         self.script = Script()
         self.received: Counter[str] = Counter()  # authenticated commands since the start
+        self.windows: deque[tuple[int, int, int]] = deque(maxlen=WINDOWS_KEPT)
+        """What `deal/get_batch` was asked for last, both ends, and how many deals each held."""
         self._options = options
         self._hash = auth.password_hash(password)
         self._chance = Random(0)
@@ -147,6 +150,8 @@ class Platform:
             return early
         desk = Desk(self.books, self.wall, self._options.manager, self._chance)
         reply = perform(desk, command, params)
+        if command == "deal/get_batch" and isinstance(reply.answer, list) and "from" in params:
+            self.windows.append((int(params["from"]), int(params["to"]), len(reply.answer)))
         if fault is not None and (other := await self._after(request, fault)):
             return other
         return reply_json(reply.encode())

@@ -6,7 +6,7 @@ Knows both rulebooks and nothing else. Refuses to know who publishes, and whethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -44,12 +44,26 @@ def _never(old: Rulebook, new: Rulebook) -> Iterator[Finding]:
             path = f"entity[{number}].book"
             why = f"{path}: book {after.book} is that of `{owners[after.book]}`"
             yield Finding(new.place(path), "book-changed", why, path)
+    was = {plan.id: plan.currency for plan in old.plans}
+    yield from plans_in_another_currency(new, was)
     brands = {brand.id: brand.entity for brand in old.brands}
     for number, brand in enumerate(new.brands):
         if brands.get(brand.id, brand.entity) != brand.entity:
             path = f"brand[{number}].entity"
             why = f"{path}: clients of `{brand.id}` have contracts with `{brands[brand.id]}`"
             yield Finding(new.place(path), "brand-moved", why, path)
+
+
+def plans_in_another_currency(new: Rulebook, was: Mapping[str, str]) -> Iterator[Finding]:
+    """Contracts stay on a plan and in their currency: its numbers never mean another one.
+
+    was  the currency that plans were published in
+    """
+    for number, plan in enumerate(new.plans):
+        if was.get(plan.id, plan.currency) != plan.currency:
+            path = f"plan[{number}].currency"
+            why = f"{path}: `{plan.id}` was published in {was[plan.id]}: give the plan a new id"
+            yield Finding(new.place(path), "plan-currency-changed", why, path)
 
 
 def _locked_out(old: Rulebook, new: Rulebook) -> Iterator[Finding]:

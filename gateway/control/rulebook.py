@@ -23,6 +23,7 @@ from gateway.control import access, audit, ownership, policies
 from gateway.control import queries_rulebook as q
 from gateway.control.audit import Command
 from gateway.control.duties import role_findings
+from gateway.control.obstacles import plans_in_another_currency
 from ledger import queries as ledger_queries
 from ledger.ids import Ids
 from ledger.money import UnknownCurrency, currency
@@ -56,6 +57,14 @@ class RulebookDiffers(Exception):
         )
         self.in_force = in_force
         self.ours = ours
+
+
+class RulebookRefused(Exception):
+    """It is right in itself and cannot follow on what was in force before: `findings` say why."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        super().__init__("the rulebook cannot come into force here")
+        self.findings = tuple(findings)
 
 
 class RulebookUnknown(LookupError):
@@ -160,7 +169,7 @@ async def agree(
     """Make sure at the start that this process decides with the rulebook in force.
 
     A house without one takes this one. `adopt` brings it into force in place of another, and its
-    plans with it. Raises RulebookDiffers, with nothing changed.
+    plans with it. Raises RulebookDiffers and RulebookRefused, with nothing changed.
     """
     async with conn.transaction():
         found = await locked(conn)
@@ -233,7 +242,10 @@ async def _publish(conn: asyncpg.Connection, book: Rulebook) -> None:
         ledger_queries.OPEN_BOOKS, [e.book for e in entities], [e.id for e in entities],
         [e.currency for e in entities],
     )  # fmt: skip
-    await inputs.publish(conn, [entity.book for entity in book.entities], plans.values())
+    try:
+        await inputs.publish(conn, [entity.book for entity in book.entities], plans.values())
+    except inputs.CurrencyChanged as error:
+        raise RulebookRefused(plans_in_another_currency(book, error.was)) from None
 
 
 async def _store(conn: asyncpg.Connection, book: Rulebook, command: Command) -> None:

@@ -211,6 +211,9 @@ def _version(row: asyncpg.Record) -> Version:
 # --- taking effect ------------------------------------------------------------------------------
 
 
+_MOVED: Final = "another rulebook came into force than the one it was drafted on: draft it again"
+
+
 class Enacting:
     """Brings versions into force whose time has come. Any process may do it; one does.
 
@@ -239,21 +242,28 @@ class Enacting:
         before = await rulebooks.in_force(conn)
         assert before is not None, "a version is drafted on one in force"
         if version.base != before.hash:
-            await self._outdate(conn, version, at)
+            await self._outdate(conn, version, at, _MOVED)
             return
         book = await rulebooks.stored(conn, version.hash)
         command = msgspec.structs.replace(
             self._by, reason=version.reason, correlation=version.correlation, at=at,
             on_behalf_of=version.author,
         )  # fmt: skip
-        now = await rulebooks.bring(
-            conn, before, book, command, self._ids, version=version.id, approvals=version.approvals
-        )
+        try:
+            async with conn.transaction():
+                now = await rulebooks.bring(
+                    conn, before, book, command, self._ids, version=version.id,
+                    approvals=version.approvals,
+                )  # fmt: skip
+        except rulebooks.RulebookRefused as no:  # for what was in force before it was drafted
+            why = "; ".join(each.message for each in no.findings)
+            await self._outdate(conn, version, at, why)
+            return
         await self._supersede(conn, at)
         await conn.execute(q.ENACT_VERSION, version.id, now.version, now.since)
         await self._tell(conn, version, State.EFFECTIVE, "enacted", at)
         for row in await conn.fetch(q.LOCK_OUTDATED, version.hash):
-            await self._outdate(conn, _version(row), at)
+            await self._outdate(conn, _version(row), at, _MOVED)
 
     async def _supersede(self, conn: asyncpg.Connection, at: datetime) -> None:
         earlier = await effective(conn)
@@ -261,10 +271,11 @@ class Enacting:
             await conn.execute(q.END_VERSION, earlier.id, State.SUPERSEDED.value, at)
             await self._tell(conn, earlier, State.SUPERSEDED, "superseded", at)
 
-    async def _outdate(self, conn: asyncpg.Connection, version: Version, at: datetime) -> None:
+    async def _outdate(
+        self, conn: asyncpg.Connection, version: Version, at: datetime, why: str
+    ) -> None:
         await conn.execute(q.END_VERSION, version.id, State.OUTDATED.value, None)
         await self._tell(conn, version, State.OUTDATED, "outdated", at)
-        why = "another rulebook came into force than the one it was drafted on: draft it again"
         item = items.item_opened(
             self._ids.new("IT"), "rulebook-outdated", "operations", version.id, why, at,
             correlation=version.correlation,
@@ -305,7 +316,9 @@ async def start(
             waiting = await conn.fetchrow(q.LOCK_WAITING, book.hash, before.hash)
         if waiting is not None:
             await Enacting(ids, command).enact(conn, _version(waiting))
-            return book
+            enacted = await rulebooks.in_force(conn)
+            if enacted is not None and enacted.hash == book.hash:
+                return book
         if not await conn.fetchval(q.CONTENT_KNOWN, book.hash):
             raise NotAgreed(before.hash, book.hash)
         return await rulebooks.stored(conn, before.hash)

@@ -39,7 +39,7 @@ UNBALANCED: Final = ("entry-unbalanced", "entry-without-postings", "posting-with
 OFF_BALANCE: Final = ("balance-without-postings", "chain-broken", "account-off-chart")
 _NAMES: Final = re.compile(r"\w+")
 OPEN: Final = ("sent", "pending", "unknown")
-NOBODY_TRADED: Final = Dealt(Deals(0, 0, 0), Rebates(0, {}), Stream(0, 0.0), 0, ())
+NOBODY_TRADED: Final = Dealt(Deals(0, 0, 0), Rebates(0, {}), Stream(0, 0.0, 0.0, 0.0), 0, ())
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from fractions import Fraction
 from math import floor, trunc
 from typing import Any, Final
@@ -21,7 +21,7 @@ from ledger import money
 LOT: Final = 10**8  # VolumeExt of one lot
 TRADES: Final = (0, 1)  # the actions that are trades
 
-Period = tuple[int, int]  # year, month
+Period = tuple[int, int]  # year, month of the settlement day
 
 
 class Expected:
@@ -36,6 +36,8 @@ class Expected:
         self._groups = {group.id: frozenset(group.symbols) for group in book.symbol_groups}
         self._plans = {plan.id: plan for plan in book.plans}
         self._partners = {each.planned.reference: each for each in partners}
+        rests = {entity.id: _rest_of_day(entity.settlement_cut_off) for entity in book.entities}
+        self._rests = {brand.id: rests[brand.entity] for brand in book.brands}
         codes = {each.planned.code: each for each in self._partners.values()}
         self._brought = {it.login: codes[it.person.code] for it in known if it.person.code}
         self._rounded: defaultdict[tuple[str, Period], int] = defaultdict(int)
@@ -62,7 +64,7 @@ class Expected:
         if not shares:
             return
         lots = Fraction(deal["closed_ext"], LOT)
-        at = datetime.fromtimestamp(deal["utc_ms"] / 1000, UTC)
+        at = datetime.fromtimestamp(deal["utc_ms"] / 1000, UTC) + self._rests[nearest.planned.brand]
         exact = [share * lots for _, share in shares]
         for (each, _), whole, wanted in zip(shares, _whole(exact), exact, strict=True):
             place = each.contract, (at.year, at.month)
@@ -97,6 +99,12 @@ class Expected:
             if rate.group and symbol in self._groups[rate.group]:
                 return Fraction(rate.per_lot) * unit
         return None
+
+
+def _rest_of_day(cut_off: str) -> timedelta:
+    """From a cut-off to midnight: by so much later, deals are dated by their settlement day."""
+    cut = time.fromisoformat(cut_off)
+    return -timedelta(hours=cut.hour, minutes=cut.minute) % timedelta(days=1)
 
 
 def _whole(exact: Sequence[Fraction]) -> list[int]:

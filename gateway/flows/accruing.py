@@ -28,14 +28,14 @@ from ledger import deals
 from ledger.ids import Ids
 from ledger.journal import Numbers
 from ledger.rebates import inputs
-from ledger.rebates.accrual import DEALS_MAX, MIDNIGHT
+from ledger.rebates.accrual import DEALS_MAX
+from ledger.rebates.days import MIDNIGHT
 from ledger.rebates.pipeline import Pipeline
 from ledger.rebates.writer import Committed, Fenced, Moved
 from ledger.units import Unit
 
 log = logging.getLogger("gateway.accruing")
 
-POLL_S: Final = 0.5
 AWAY_FIRST_S, AWAY_MAX_S = 0.25, 5.0
 AGAIN_S: Final = 0.2
 STOPPED_S: Final = 10.0  # how long until a book that is stopped is tried again
@@ -67,6 +67,7 @@ class Accruing:
     contracts, attributions, reattributed   as `KnownInputs` asks for them
     tell          hears of each batch after its commit
     entity        the legal entity of the book: whose people see an item
+    poll_s        how often to look for deals that nobody woke us for: another process landed them
     cut_off       where its settlement periods end, UTC
     """
 
@@ -89,6 +90,7 @@ class Accruing:
         monotonic: Callable[[], float],
         deals_max: int = DEALS_MAX,
         cut_off: time = MIDNIGHT,
+        poll_s: float = 0.5,
     ) -> None:
         self.book = book
         self._entity = entity
@@ -103,6 +105,7 @@ class Accruing:
         self._monotonic = monotonic
         self._deals_max = deals_max
         self._cut_off = cut_off
+        self._poll_s = poll_s
         self._known = KnownInputs(book, contracts, attributions, reattributed)
         self._pace = Pace(deals_max)
         self._numbers = Numbers()
@@ -305,7 +308,7 @@ class Accruing:
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(POLL_S):
+            async with asyncio.timeout(self._poll_s):
                 await self._wake.wait()
         except TimeoutError:
             return

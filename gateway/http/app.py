@@ -458,7 +458,7 @@ ROUTES: Final = (
         method="GET", path="/v1/partners/{id}/lines", scope="partners:read",
         handler=rebates.lines, partners=True, params=rebates.LinesParams,
         summary="List what deals paid a partner's contract, in order or the newest first",
-        responses={200: rebates.LinePage}, problems=("contract-needed",),
+        responses={200: rebates.LinePage}, problems=("contract-needed", "not-closed"),
     ),
     Route(
         method="GET", path="/v1/rebates/liability", scope="partners:read",

@@ -7,7 +7,7 @@ contract: the ledger answers, and the call says what is in reach.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -25,6 +25,11 @@ from ledger.rebates.liability import Liability, liability
 from ledger.rebates.lines import LineKind, Reason
 from ledger.verdicts import LOT
 
+if TYPE_CHECKING:
+    import asyncpg
+
+NO_BOOK: Final = 0
+
 
 class BalancesParams(Params, frozen=True):
     """Now, or as they were at a closed moment, RFC 3339 with its offset."""
@@ -36,12 +41,14 @@ class LinesParams(Params, frozen=True):
     """Which lines: those after a number in their order, or the newest first before one.
 
     contract  needed where the partner has more than one: numbers count within a book
+    as_of     only those that were booked up to a closed moment
     """
 
     contract: Annotated[str, Meta(max_length=20)] = ""
     after: NumberCursor = 0
     before: NumberCursor = 0
     newest: bool = False
+    as_of: Moment | None = None
     limit: Limit = 50
 
 
@@ -103,6 +110,7 @@ class LinePage(msgspec.Struct, frozen=True):
 
     data: tuple[LineView, ...]
     next: int | None
+    as_of: datetime | None
 
 
 class LiabilityView(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,18 +156,29 @@ async def lines(call: Call) -> web.Response:
     """GET /v1/partners/{id}/lines."""
     asked = call.params(LinesParams)
     contract = _one(await call.reaches_partner(call.path("id")), asked.contract)
-    if contract is None:
-        return reply(LinePage((), None))
-    book, more = contract.book, asked.limit + 1
+    more = asked.limit + 1
     async with call.parts.pool.acquire() as conn:
-        if asked.newest:
-            before = asked.before or reads.NUMBER_MAX
-            found = await reads.latest(conn, book, contract.id, more, before)
+        last = await closed(_last_line(conn, contract, asked.as_of))
+        if contract is None:
+            found = []
+        elif asked.newest:
+            before = min(asked.before or reads.NUMBER_MAX, last + 1)
+            found = await reads.latest(conn, contract.book, contract.id, more, before)
         else:
-            found = await reads.lines(conn, book, contract.id, asked.after, more)
+            found = await reads.lines(conn, contract.book, contract.id, asked.after, more, last)
     data = found[: asked.limit]
     following = data[-1].no if len(found) > asked.limit else None
-    return reply(LinePage(tuple(map(line_view, data)), following))
+    return reply(LinePage(tuple(map(line_view, data)), following, asked.as_of))
+
+
+async def _last_line(
+    conn: asyncpg.Connection, contract: InReach | None, as_of: datetime | None
+) -> int:
+    """The last line that may be shown; who has no contract yet may have lines by then too."""
+    if as_of is None:
+        return reads.NUMBER_MAX - 1
+    book = NO_BOOK if contract is None else contract.book
+    return await reads.last_line_as_of(conn, book, as_of)
 
 
 async def owed(call: Call) -> web.Response:

@@ -122,6 +122,8 @@ CREATE TABLE ledger.rebate_line (
 -- (none where nothing was paid), under which inputs. `deals` and `lines` are hashes of what was read and
 -- of what was written; `content` is one of both, of this row, of what the batch left over and of the
 -- batch before it: a chain, whose links the references of entries carry (`rebates/encode.py`).
+-- All its deals are of the UTC `day`, and of one settlement period of the book: the one that ends on the
+-- day `settles` at `cut_off` UTC ('00:00': with the day), as the rulebook said when it was computed.
 CREATE TABLE ledger.accrual_batch (
     book_id    smallint NOT NULL,
     batch      bigint NOT NULL,
@@ -131,6 +133,8 @@ CREATE TABLE ledger.accrual_batch (
     first_line bigint NOT NULL,
     last_line  bigint NOT NULL,
     day        date NOT NULL,
+    settles    date NOT NULL,
+    cut_off    time NOT NULL,
     inputs     bigint NOT NULL,
     epoch      bigint NOT NULL,
     entry_id   bigint,
@@ -140,7 +144,8 @@ CREATE TABLE ledger.accrual_batch (
     at         timestamptz NOT NULL,
     PRIMARY KEY (book_id, batch),
     UNIQUE (book_id, feed, first_deal),
-    CHECK (last_deal >= first_deal AND last_line >= first_line - 1)
+    CHECK (last_deal >= first_deal AND last_line >= first_line - 1),
+    CONSTRAINT accrual_batch_settles CHECK (settles = day OR (settles = day + 1 AND cut_off > '00:00'))
 );
 CREATE INDEX accrual_batch_line ON ledger.accrual_batch (book_id, first_line);
 -- Where a day begins among the batches: a page reads the running day only, however old the book is.
@@ -171,7 +176,7 @@ CREATE TABLE ledger.contract_day (
     PRIMARY KEY (book_id, account_id, day)
 ) WITH (fillfactor = 70);
 
--- What lines of a period left over below the minor unit, in 1e-16 minor units, and how much of it
+-- What lines of a period (the month of the settlement day) left over below the minor unit, in 1e-16 minor units, and how much of it
 -- rounding lines have paid.
 CREATE TABLE ledger.remainder (
     book_id    smallint NOT NULL,

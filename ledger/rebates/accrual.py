@@ -19,6 +19,7 @@ import msgspec
 from ledger.deals import LandedDeal
 from ledger.facts import Deal
 from ledger.rebates.chain import Span, chain, dated
+from ledger.rebates.days import MIDNIGHT, settlement_day
 from ledger.rebates.distribute import Level, Part, distribute, levels
 from ledger.rebates.encode import AMOUNT, Copy, deal_bytes, template
 from ledger.rebates.inputs import Dated, Inputs
@@ -30,7 +31,6 @@ SLICE: Final = 100  # deals computed before the loop serves others: below 10 ms 
 SUMMED: Final = 300  # different shares added up before the loop serves others
 WAYS_KEPT: Final = 200_000  # (login, symbol) resolved before memory starts anew
 SHARES_KEPT: Final = 50_000  # (route, volume) priced before memory starts anew
-MIDNIGHT: Final = time()
 SELL: Final = 1  # actions above it move money without a trade
 
 _PER_LOT: Final = int(Component.PER_LOT)
@@ -67,6 +67,7 @@ Way = tuple[datetime, datetime, dict[int, Share], Route]  # since, until, the ro
 class Computed(msgspec.Struct, frozen=True):
     """A batch of one feed and one day, computed; only its numbers are open.
 
+    settles     the settlement day that all its deals are of, by the book's `cut_off`
     deals       the hash of the deals it was computed from
     contracts   account -> (net, lines, its last row)
     remainders  the new sums of the accounts that were moved
@@ -78,6 +79,8 @@ class Computed(msgspec.Struct, frozen=True):
     first_deal: int
     last_deal: int
     day: date
+    settles: date
+    cut_off: time
     inputs: int
     deals: bytes
     copy: Copy
@@ -115,10 +118,11 @@ class Sums:
 class Sheet:
     """A batch while it is computed: deals are added in their order."""
 
-    def __init__(self, feed: int, first: LandedDeal) -> None:
+    def __init__(self, feed: int, first: LandedDeal, cut_off: time) -> None:
         self.feed = feed
         self.first_deal = self.last_deal = first.no
         self.day = first.deal.at.date()
+        self.settles = settlement_day(first.deal.at, cut_off)
         self.rows: list[bytes] = []
         self.deals: list[int] = []  # of each row
         self.concerned: dict[int, int] = {}  # row -> deal, where it is another
@@ -157,13 +161,15 @@ class Engine:
 
     accounts    the accrued account of each contract
     attributed  what was learned before; it is this engine's from now on
+    cut_off     where the book's settlement days end, UTC: no batch may have deals of two of them
     """
 
     def __init__(
         self, book: int, inputs: Inputs, accounts: Mapping[str, int],
-        attributed: Attributed | None = None,
+        attributed: Attributed | None = None, cut_off: time = MIDNIGHT,
     ) -> None:  # fmt: skip
         self.book = book
+        self.cut_off = cut_off
         self.inputs = inputs
         self._accounts = accounts
         self._attributed: Attributed = {} if attributed is None else attributed
@@ -184,7 +190,7 @@ class Engine:
 
     def sheet(self, feed: int, first: LandedDeal) -> Sheet:
         """A new batch that begins with deal `first`."""
-        return Sheet(feed, first)
+        return Sheet(feed, first, self.cut_off)
 
     def add(self, sheet: Sheet, deals: Sequence[LandedDeal]) -> None:
         """Compute deals; each login must have been learned."""
@@ -215,7 +221,7 @@ class Engine:
     def finish(self, sheet: Sheet, remainders: Remainders) -> Computed:
         """Pay whole minor units out of what the lines leave over; all shares are summed by now."""
         sums = sheet.sums
-        moved = remainders.move(period(sheet.day), sums.left)
+        moved = remainders.move(period(sheet.settles), sums.left)
         for (account, component), (_, pay) in sorted(moved.items()):
             if pay:
                 share = self._rounding(sheet.feed, account, component, pay)
@@ -225,7 +231,7 @@ class Engine:
         last = _last_rows(sheet.shares, len(sheet.deals), len(sums.contracts))
         return Computed(
             self.book, sheet.feed, sheet.first_deal, sheet.last_deal, sheet.day,
-            self.inputs.version, sheet.seen.digest(),
+            sheet.settles, self.cut_off, self.inputs.version, sheet.seen.digest(),
             Copy(sheet.rows, sheet.deals, sheet.concerned),
             {each: (net, lines, last[each])
              for each, (net, lines) in sorted(sums.contracts.items())},

@@ -18,7 +18,7 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from struct import Struct
 from typing import Final
 
@@ -40,7 +40,8 @@ WIDTH: Final = _ROW.size
 AMOUNT: Final = Struct(">q")  # the last value of a row
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DEALS: Final = msgspec.json.Encoder()
-_FACTS: Final = Struct(">qhqhqqqqiqq")  # the time before, then as in `Facts`; the day as days
+# The time before, then as in `Facts`: days as days, the cut-off in microseconds.
+_FACTS: Final = Struct(">qhqhqqqqiiqqq")
 _LEFT: Final = Struct(">qh")  # account and component, before the sum in 32 bytes
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 _TRAILER: Final = b"\xff\xff"
@@ -92,7 +93,9 @@ def deal_bytes(deals: Sequence[LandedDeal]) -> bytes:
 class Facts(msgspec.Struct, frozen=True):
     """What a batch says of itself beside its lines.
 
-    left  the sum after it of each (account, component) whose remainder it moved, 1e-16 minor units
+    settles  the settlement day that its deals are of, by `cut_off`, UTC
+    left     the sum after it of each (account, component) whose remainder it moved, in 1e-16
+             minor units
     """
 
     book: int
@@ -103,6 +106,8 @@ class Facts(msgspec.Struct, frozen=True):
     first_line: int
     last_line: int
     day: date
+    settles: date
+    cut_off: time
     inputs: int
     epoch: int
     deals: bytes
@@ -114,11 +119,13 @@ def link(before: bytes, at: datetime | None, facts: Facts) -> bytes:
     """What `accrual_batch.content` must be behind a batch of this content and time; b"", None for
     the first one.
     """
+    cut_off = datetime.combine(_EPOCH, facts.cut_off, UTC) - _EPOCH
     since = 0 if at is None else (at - _EPOCH) // timedelta(microseconds=1)
     digest = hashlib.sha256(before)
     digest.update(_FACTS.pack(
         since, facts.book, facts.batch, facts.feed, facts.first_deal, facts.last_deal,
-        facts.first_line, facts.last_line, facts.day.toordinal(), facts.inputs, facts.epoch,
+        facts.first_line, facts.last_line, facts.day.toordinal(), facts.settles.toordinal(),
+        cut_off // timedelta(microseconds=1), facts.inputs, facts.epoch,
     ))  # fmt: skip
     digest.update(facts.deals)
     digest.update(facts.lines)

@@ -58,6 +58,7 @@ class Batch(msgspec.Struct, frozen=True):
     first_deal: int
     last_deal: int
     day: date
+    settles: date
     inputs: int
     at: datetime
 
@@ -124,7 +125,7 @@ async def _explain_rounding(
     conn: asyncpg.Connection, line: Line, batch: Batch, known: Inputs, sources: Sources
 ) -> Explanation:
     """The batch is computed again; what was left over before it stands in the books."""
-    of = period(batch.day)
+    of = period(batch.settles)
     place = line.book, line.account, line.component, of
     before = Fraction(await conn.fetchval(qv.LEFT_BEFORE, *place, batch.batch - 1) or 0) / UNIT
     after = Fraction(await conn.fetchval(qv.LEFT_BEFORE, *place, batch.batch) or 0) / UNIT

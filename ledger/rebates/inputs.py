@@ -29,6 +29,18 @@ MOVE: Final = Kind("ledger.inputs.move", Step.MOVE, q.MOVE_INPUTS, q.LOCK_INPUTS
 Dated = tuple[tuple[datetime, str], ...]
 
 
+class CurrencyChanged(ValueError):
+    """Plans that were published in another currency before: `was` has it for each of them.
+
+    Contracts in the earlier currency may be on them, and would be paid the new numbers in it.
+    """
+
+    def __init__(self, was: Mapping[str, str]) -> None:
+        names = ", ".join(f"{plan} ({currency})" for plan, currency in was.items())
+        super().__init__(f"published in another currency before: {names}")
+        self.was = was
+
+
 class Contract(msgspec.Struct, frozen=True):
     """A partner's contract as accrual sees it; what is dated stands in the order of time.
 
@@ -110,15 +122,20 @@ async def publish(conn: asyncpg.Connection, books: Sequence[int], plans: Iterabl
 
     They take effect for all books at one moment within the caller's transaction, after every
     accrual that did not know them. A plan that is left out stays as it was: contracts may be on it.
+
+    Raises CurrencyChanged for plans that ever were in another currency; then none is published.
     """
     assert conn.is_in_transaction()
     await conn.execute(q.OPEN_INPUTS, sorted(books))
-    if not (wanted := [(plan.id, digest(plan), body(plan).decode()) for plan in plans]):
+    by_id = {plan.id: plan for plan in plans}
+    if not (wanted := [(id, digest(plan), body(plan).decode()) for id, plan in by_id.items()]):
         return 0
     if not (new := await _not_in_force(conn, wanted)):
         return 0
     await conn.fetch(q.LOCK_ALL_INPUTS)
     new = await _not_in_force(conn, new)  # under the lock: another may have published them
+    if was := await _in_another_currency(conn, {id: by_id[id].currency for id, _, _ in new}):
+        raise CurrencyChanged(was)
     if new:
         await conn.execute(q.INSERT_PLANS, *map(list, zip(*new, strict=True)))
         await conn.execute(q.MOVE_ALL_INPUTS)
@@ -130,6 +147,14 @@ async def _not_in_force(
 ) -> list[tuple[str, str, str]]:
     latest = {row["plan"]: row["hash"] for row in await conn.fetch(q.LATEST_PLANS)}
     return [plan for plan in wanted if latest.get(plan[0]) != plan[1]]
+
+
+async def _in_another_currency(
+    conn: asyncpg.Connection, units: Mapping[str, str]
+) -> dict[str, str]:
+    """Those of these plans that were published in another currency than theirs, and in which."""
+    rows = await conn.fetch(q.OTHER_CURRENCIES, list(units), list(units.values()))
+    return {row["plan"]: row["currency"] for row in rows}
 
 
 async def plan_versions(conn: asyncpg.Connection) -> Mapping[str, tuple[PlanVersion, ...]]:

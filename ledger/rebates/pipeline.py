@@ -21,12 +21,12 @@ from ledger.deals import LandedDeal
 from ledger.journal import Numbers
 from ledger.rebates.accrual import (
     DEALS_MAX,
-    MIDNIGHT,
     Attributed,
     Engine,
     batch_length,
     compute_in_slices,
 )
+from ledger.rebates.days import MIDNIGHT, settlement_day
 from ledger.rebates.inputs import Inputs
 from ledger.rebates.rounding import Remainders, period
 from ledger.rebates.writer import Committed, Head, Numbered, Writer, open_accounts
@@ -49,14 +49,16 @@ class Pipeline:
     """Accrual of one book from where it stands in the books.
 
     on_commit  hears of each batch after its commit
-    cut_off    where the book's settlement periods end, UTC: no batch has deals of both sides
     """
 
     def __init__(
-        self, engine: Engine, writers: Sequence[Writer], head: Head,
-        on_commit: Callable[[Committed], None], deals_max: int = DEALS_MAX,
-        cut_off: time = MIDNIGHT,
-    ) -> None:  # fmt: skip
+        self,
+        engine: Engine,
+        writers: Sequence[Writer],
+        head: Head,
+        on_commit: Callable[[Committed], None],
+        deals_max: int = DEALS_MAX,
+    ) -> None:
         self.engine = engine
         self._writers = writers
         self._batch = head.batch
@@ -66,7 +68,6 @@ class Pipeline:
         self._remainders = Remainders()
         self._on_commit = on_commit
         self._deals_max = deals_max
-        self._cut_off = cut_off
         self._sent: deque[asyncio.Task[datetime]] = deque()
         self._last: asyncio.Task[datetime] | None = None  # even when it is committed
         self._copying = asyncio.Event()
@@ -93,8 +94,8 @@ class Pipeline:
             for each in (conn, second) if each is not None
         ]  # fmt: skip
         head = await writers[0].load()
-        engine = Engine(book, inputs, accounts, attributed)
-        return cls(engine, writers, head, on_commit, deals_max, cut_off)
+        engine = Engine(book, inputs, accounts, attributed, cut_off)
+        return cls(engine, writers, head, on_commit, deals_max)
 
     def reached(self, feed: int) -> int:
         """The last deal of a feed that was taken, committed or still on its way."""
@@ -110,7 +111,7 @@ class Pipeline:
         begin = 0
         while begin < len(deals):
             some = deals[begin : begin + self._deals_max]
-            end = begin + batch_length(some, self._deals_max, self._cut_off)
+            end = begin + batch_length(some, self._deals_max, self.engine.cut_off)
             await self._take(feed, deals[begin:end])
             begin = end
 
@@ -162,7 +163,7 @@ class Pipeline:
 
     async def _know(self, first: LandedDeal) -> None:
         """Have the period's remainders in memory; they are read when all before is written."""
-        month = period(first.deal.at.date())
+        month = period(settlement_day(first.deal.at, self.engine.cut_off))
         if not self._remainders.knows(month):
             await self.drain()
             self._remainders.learn(month, await self._writers[0].remainders(month))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Final
 
 import asyncpg
@@ -21,6 +21,7 @@ from ledger import queries_rebate_verify as q
 from ledger.deals import LandedDeal
 from ledger.rebates import inputs as read_inputs
 from ledger.rebates.alike import Alike
+from ledger.rebates.days import settlement_day
 from ledger.rebates.encode import Facts, deal_bytes, link
 from ledger.rebates.evidence import Sources, known_inputs
 from ledger.rebates.inputs import Dated
@@ -59,6 +60,8 @@ class Row(msgspec.Struct, frozen=True):
     first_line: int
     last_line: int
     day: date
+    settles: date
+    cut_off: time
     inputs: int
     epoch: int
     at: datetime
@@ -129,7 +132,7 @@ class _Book:
         except (KeyError, ValueError) as error:
             return [*wrong, Altered("line-altered", row.name, f"cannot be computed: {error!r}")]
         for contract, (_, after) in left.items():
-            self._left[period(row.day), contract] = after
+            self._left[period(row.settles), contract] = after
         return [
             *wrong, *_lines(row, page.lines.get(row.batch, ()), expected),
             *self._stepped(row, steps, left),
@@ -152,7 +155,7 @@ class _Book:
                 sums[contract] = sums.get(contract, 0) + exact
         left = {}
         for contract, exact in sums.items():
-            before = self._left.get((period(row.day), contract), 0)
+            before = self._left.get((period(row.settles), contract), 0)
             left[contract] = (before, before + exact)
             pays = whole(before + exact) - whole(before)
             if pays:
@@ -166,7 +169,8 @@ class _Book:
         left = {(step["account_id"], step["component"]): int(step["exact"]) for step in steps}
         facts = Facts(
             row.book, row.batch, row.feed, row.first_deal, row.last_deal, row.first_line,
-            row.last_line, row.day, row.inputs, row.epoch, row.deals, row.lines, left,
+            row.last_line, row.day, row.settles, row.cut_off, row.inputs, row.epoch, row.deals,
+            row.lines, left,
         )  # fmt: skip
         if link(*before, facts) != row.content:
             detail = "it, what it left over or the time of the batch before it was changed"
@@ -176,7 +180,7 @@ class _Book:
         self, row: Row, steps: Sequence[asyncpg.Record], left: Mapping[str, tuple[int, int]]
     ) -> Iterator[Altered]:
         """A batch says of each contract what its deals left over."""
-        of = period(row.day)
+        of = period(row.settles)
         said = {
             step["owner"]: int(step["exact"]) for step in steps
             if (step["component"], step["period"]) == (Component.PER_LOT, of)
@@ -281,13 +285,17 @@ def _runs(batches: Iterable[Row]) -> list[list[Row]]:
 
 
 def _read(row: Row, found: Sequence[LandedDeal]) -> Iterator[Altered]:
-    """The deals are those that were read, and of the batch's day."""
+    """The deals are those that were read, of the batch's day and of its settlement day."""
     if hashlib.sha256(deal_bytes(found)).digest() != row.deals:
         detail = f"deals {row.feed}/{row.first_deal} to {row.last_deal} are not as they were read"
         yield Altered("deal-altered", row.name, detail)
     stray = [landed.no for landed in found if landed.deal.at.date() != row.day]
     if stray:
-        yield Altered("deal-altered", row.name, f"deals {stray[:5]} are not of {row.day}")
+        yield Altered("batch-mixed", row.name, f"deals {stray[:5]} are not of {row.day}")
+    late = [each.no for each in found if settlement_day(each.deal.at, row.cut_off) != row.settles]
+    if late:
+        detail = f"deals {late[:5]} are not settled on {row.settles}, cut off at {row.cut_off} UTC"
+        yield Altered("batch-mixed", row.name, detail)
 
 
 def _lines(

@@ -130,11 +130,12 @@ async def moved_silently(
 
 
 async def lines(
-    conn: asyncpg.Connection, book: int, contract: str, after: int, limit: int
-) -> list[Line]:
-    """A contract's lines by number, from the one after `after`."""
+    conn: asyncpg.Connection, book: int, contract: str, after: int, limit: int,
+    last: int = NUMBER_MAX,
+) -> list[Line]:  # fmt: skip
+    """A contract's lines by number, from the one after `after` up to `last`."""
     async with _by_key(conn):
-        rows = await conn.fetch(q.LINES_AFTER, book, contract, KINDS[0], after, limit)
+        rows = await conn.fetch(q.LINES_AFTER, book, contract, KINDS[0], after, limit, last)
     return [_line(row) for row in rows]
 
 
@@ -145,6 +146,15 @@ async def latest(
     async with _by_key(conn):
         rows = await conn.fetch(q.LINES_BEFORE, book, contract, KINDS[0], before, limit)
     return [_line(row) for row in rows]
+
+
+async def last_line_as_of(conn: asyncpg.Connection, book: int, as_of: datetime) -> int:
+    """The number of a book's last line at a closed moment, for ever; 0 before the first.
+
+    raises  StillOpen for a moment that is not closed yet
+    """
+    await closed(conn, as_of)
+    return await conn.fetchval(q.LAST_LINE_AS_OF, book, as_of) or 0
 
 
 async def line(conn: asyncpg.Connection, book: int, no: int) -> Line | None:

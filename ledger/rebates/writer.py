@@ -224,8 +224,8 @@ class Writer:
         left = {place: each.exact for place, each in computed.remainders.items()}
         return encode.link(before["content"] or b"", before["at"], encode.Facts(
             self._book, batch.batch, computed.feed, computed.first_deal, computed.last_deal,
-            batch.first_line, batch.last_line, computed.day, computed.inputs, self._epoch,
-            computed.deals, batch.lines, left,
+            batch.first_line, batch.last_line, computed.day, computed.settles,
+            computed.cut_off, computed.inputs, self._epoch, computed.deals, batch.lines, left,
         ))  # fmt: skip
 
     async def _post(self, batch: Numbered, content: bytes) -> tuple[tuple[int, ...], datetime]:
@@ -255,12 +255,12 @@ class Writer:
             batch.first_line, batch.last_line, computed.day, computed.inputs, self._epoch,
             entry, content, recorded,
             list(computed.contracts), [net for net, _, _ in sums], [lines for _, lines, _ in sums],
-            period(computed.day),
+            period(computed.settles),
             [account for account, _ in computed.remainders],
             [component for _, component in computed.remainders],
             [each.exact for each in left], [each.paid for each in left],
             before, [batch.first_line + row for _, _, row in sums],
-            computed.deals, batch.lines,
+            computed.deals, batch.lines, computed.settles, computed.cut_off,
         ]  # fmt: skip
 
     def _committed(self, computed: Computed, batch: int, at: datetime) -> Committed:

@@ -22,6 +22,8 @@ PREPARABLE = re.compile(
 )
 # What only the owner of the schemas or the supervisor runs: the daemon needs no grant for it.
 OWNERS_FILES = {"gateway.queries", "gateway.servers.queries"}
+# What the daemon's role must not be able to do, however it is asked.
+REFUSED_FILES = {"gateway.demo.queries"}
 
 
 def rooms() -> list[str]:
@@ -58,7 +60,19 @@ async def explain(connection: asyncpg.Connection, sql: str) -> None:
         await connection.execute("DEALLOCATE statement")
 
 
-@pytest.mark.parametrize("room", rooms())
+@pytest.mark.parametrize("room", sorted(REFUSED_FILES))
+async def test_each_statement_that_must_be_refused_is_refused(
+    room: str, database: Database
+) -> None:
+    """It fits the schema, so that it is the missing right alone that stops it."""
+    owner, connection = await database.connect(owner=True), await database.connect()
+    for _, sql in statements(importlib.import_module(room)):
+        await owner.execute(f"PREPARE statement AS {sql}; DEALLOCATE statement")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await explain(connection, sql)
+
+
+@pytest.mark.parametrize("room", [room for room in rooms() if room not in REFUSED_FILES])
 async def test_each_statement_fits_the_schema_and_the_grants(room: str, database: Database) -> None:
     """A statement prepares against the migrated schema, and its role may touch what it names."""
     connection = await database.connect(owner=room in OWNERS_FILES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,30 @@ async def test_adopting_brings_another_into_force(conn: asyncpg.Connection, book
     ]
     assert await conn.fetchval("SELECT count(*) FROM gateway.rulebook") == 2
     assert (await store.stored(conn, stranger.hash)).entities[0].name == "Other Ltd"
+
+
+async def test_a_plan_in_another_currency_is_refused_with_its_place(
+    conn: asyncpg.Connection, book: Rulebook, tmp_path: Path
+) -> None:
+    """Told to adopt it, too: the one in force stays, with its plans."""
+    await store.agree(conn, book, command(), IDS, adopt=False)
+    folder = tmp_path / "rules"
+    shutil.copytree(DEMO, folder)
+    plans = folder / "plans.toml"
+    plans.write_text(plans.read_text().replace('currency = "EUR"', 'currency = "USD"', 1))
+    changed, findings = store.check(folder)
+    assert changed is not None, findings  # nothing is wrong with it by itself
+    published = await conn.fetchval("SELECT count(*) FROM ledger.plan_version")
+    with pytest.raises(store.RulebookRefused) as refused:
+        await store.adopt(conn, changed, command(), IDS)
+    (finding,) = refused.value.findings
+    number = [plan.id for plan in changed.plans].index("eu-partner")
+    assert (finding.code, finding.key) == ("plan-currency-changed", f"plan[{number}].currency")
+    assert "`eu-partner` was published in EUR" in finding.message
+    line = plans.read_text().splitlines()[finding.where.line - 1]
+    assert (Path(finding.where.file).name, line) == ("plans.toml", 'currency = "USD"')
+    assert await store.in_force(conn) == store.InForce(book.hash, AT, 1)
+    assert await conn.fetchval("SELECT count(*) FROM ledger.plan_version") == published
 
 
 async def test_of_many_first_starts_one_wins(database: Database, book: Rulebook) -> None:

@@ -1,4 +1,9 @@
-"""Stories of a partner before the page: a platform's deals in a real browser, on whole daemons."""
+"""Stories of a partner before the page: a platform's deals in a real browser, on whole daemons.
+
+Here nobody but the feed looks again by the clock while a story lasts: what moves a page is that a
+landing wakes accrual and that a batch wakes the streams. Whatever breaks that chain leaves the page
+still, where in production it would only be late.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,30 @@ from playwright.async_api import Browser, expect
 
 from gateway.demo.people import Known
 from tests.support.browser import WAIT_MS, Visitor, chromium, enter
-from tests.support.house import House
+from tests.support.house import Addresses, House, open_house, until
 from tests.support.market import Market, open_market
+from tests.support.servers import Cluster, fresh_database
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 BELOW: Final = "northgate-partner"  # the lowest of five levels: 5.00 a lot in EURUSD
-TRADERS: Final = 12
+LEVELS: Final = 5
 COOKIE: Final = "brokerd_partner"
+WOKEN_ONLY: Final = {"BROKERD_ACCRUAL__POLL_S": "3600", "BROKERD_LIVE__PING_S": "300"}
+"""Each is much longer than any story waits."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(
+    migrated_cluster: Cluster, redis_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    """A broker whose accrual and streams must be woken; at the end every book agrees."""
+    folder = tmp_path_factory.mktemp("house")
+    async with fresh_database(migrated_cluster) as database:
+        addresses = Addresses(database.daemon_dsn, database.owner_dsn, redis_server)
+        async with open_house(addresses, folder, environ=WOKEN_ONLY) as opened:
+            yield opened
+            assert await opened.disagreements() == []
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -64,6 +85,26 @@ async def today(market: Market) -> Decimal:
     """What the API says of today."""
     held: dict[str, Any] = await market.balances(BELOW)
     return Decimal(held["today"])
+
+
+async def test_a_deal_wakes_accrual_and_accrual_wakes_every_stream(
+    market: Market, trader: Known
+) -> None:
+    """Without a look by the clock anywhere behind the feed a deal reaches all five levels."""
+    async with market.watched() as screen:
+
+        async def all_there() -> bool:
+            return all(screen.latest.values()) and len(screen.latest) == len(market.partners)
+
+        await until(all_there, "the first event of every stream")
+        before = screen.updates
+        await market.tells(trader, lots="1")
+
+        async def all_told() -> bool:
+            return screen.updates - before >= LEVELS
+
+        await until(all_told, "a word to every level")
+        assert await market.astray(screen) == []
 
 
 async def test_a_deal_of_the_platform_moves_the_page(

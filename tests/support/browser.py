@@ -20,7 +20,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 WAIT_MS: Final = 15_000
-PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS: Final = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 REQUIRE: Final = "BROKERD_REQUIRE_BROWSER"
 QUIET: Final = (
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -144,6 +144,7 @@ class House:
         http: aiohttp.ClientSession,
         opened: AsyncExitStack,
         rules: Rules,
+        environ: Mapping[str, str],
         spare: Sequence[str] = (),
     ) -> None:
         self.addresses = addresses
@@ -154,7 +155,8 @@ class House:
         self.rulebook = _quick_rulebook(folder / "rulebook", rules)
         self.book = _read(self.rulebook)
         self.spare = spare
-        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROKERD_")}
+        self.environ = inherited | dict(environ)
         self.tokens: dict[str, str] = {}
         self.providers: dict[str, Admin] = {}
         self.ear = Ear(folder / "caller.journal", _now, lambda _: False)
@@ -419,16 +421,21 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    addresses: Addresses, folder: Path, rules: Rules = QUICK, spare: Sequence[str] = ()
+    addresses: Addresses,
+    folder: Path,
+    rules: Rules = QUICK,
+    spare: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[House]:
     """A broker on these servers; everything it started ends with the block.
 
-    rules  what its rulebook says otherwise than the sample: values by file and key
-    spare  providers that its settings reach and its rulebook does not name
+    rules    what its rulebook says otherwise than the sample: values by file and key
+    spare    providers that its settings reach and its rulebook does not name
+    environ  settings of its daemons beside those in their files
     """
     async with AsyncExitStack() as opened:
         http = await opened.enter_async_context(aiohttp.ClientSession())
-        house = House(addresses, folder, http, opened, rules, spare)
+        house = House(addresses, folder, http, opened, rules, environ or {}, spare)
         await house.open()
         yield house
 

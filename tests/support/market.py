@@ -19,6 +19,7 @@ import asyncpg
 import msgspec
 
 from gateway import verify
+from gateway.demo import dealt
 from gateway.demo import partners as demo
 from gateway.demo.partners import Contracted, Planned
 from gateway.demo.people import Desk, Known, Person, settle_in
@@ -204,6 +205,23 @@ class Market:
         except AssertionError as no:
             raise AssertionError(f"{no}: {said}") from None
 
+    async def edits_are_in(self) -> None:
+        """Wait until the newest version of every deal is what the platform shows."""
+        deals = await self.deals_of_platform()
+        unlike: list[str] = []
+
+        async def alike() -> bool:
+            nonlocal unlike
+            async with self.house.database() as conn:
+                unlike = await dealt.unlike(conn, dealt.edited(deals))
+                unlike = unlike or await dealt.unlike(conn, deals)
+            return not unlike
+
+        try:
+            await until_within(REST_S, alike, "the newest versions")
+        except AssertionError as no:
+            raise AssertionError(f"{no}: {unlike[:3]}, {len(unlike)} in all") from None
+
     # --- what came of them ----------------------------------------------------------------------
 
     async def counts(self) -> Counts:
@@ -222,7 +240,7 @@ class Market:
 
         our_times  months are told by the times in our books: the platform's clock was played with
         """
-        deals = await self._deals_of_platform()
+        deals = await self.deals_of_platform()
         if our_times:
             async with self.house.database() as conn:
                 at = {row["ticket"]: row["at"] for row in await conn.fetch(TIMES)}
@@ -232,7 +250,8 @@ class Market:
         names = {each.contract: each.planned.reference for each in self.partners}
         return {names[contract]: minor for contract, minor in expected.minor().items() if minor}
 
-    async def _deals_of_platform(self) -> list[dict[str, Any]]:
+    async def deals_of_platform(self) -> list[dict[str, Any]]:
+        """Every deal of the platform as it stands now."""
         deals: list[dict[str, Any]] = []
         while True:
             after = deals[-1]["ticket"] if deals else 0
@@ -249,6 +268,8 @@ class Market:
     async def agrees(self, *, our_times: bool = False) -> dict[str, int]:
         """Wait for rest and hold everything against everything; returns what was earned."""
         await self.rests()
+        await self.edits_are_in()
+        await self.rests()  # a later version has lines of its own
         earned = await self.earned()
         assert earned == await self.plain(our_times=our_times)
         assert await self.wrong() == []
@@ -282,6 +303,27 @@ class Market:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+
+    async def ends(self, screen: Screen) -> None:
+        """Wait until what each partner was shown last is what the books say now."""
+        said = ""
+
+        async def there() -> bool:
+            nonlocal said
+            for each in self.partners:
+                name = each.planned.reference
+                held, last = await self.balances(name), screen.latest[each.partner]
+                (shown,) = last["contracts"] if last else ({},)
+                names = ("accrued", "held", "payable", "today", "lines", "last_line", "version")
+                if any(shown.get(it) != held[it] for it in names):
+                    said = f"{name} was shown {shown}, its balances are {held}"
+                    return False
+            return True
+
+        try:
+            await until_within(REST_S, there, "the last word of every stream")
+        except AssertionError as no:
+            raise AssertionError(f"{no}: {said}") from None
 
     async def astray(self, screen: Screen) -> list[str]:
         """What was shown and never stood in the books, or went back; [] is the proof."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 from ledger.deals import LandedDeal
 from ledger.facts import Deal
 from ledger.rebates.accrual import DEALS_MAX, Computed, Engine, batch_length, compute
+from ledger.rebates.days import MIDNIGHT, settlement_day
 from ledger.rebates.inputs import Contract, Dated, Inputs
 from ledger.rebates.lines import Line
 from ledger.rebates.plans import Mode, Plan, PlanVersion
@@ -62,9 +63,11 @@ def accounts(of: Inputs) -> dict[str, int]:
     return {id: 1000 + n for n, id in enumerate(sorted(of.contracts), 1)}
 
 
-def engine(of: Inputs, attributed: Mapping[int, str | Dated] | None = None) -> Engine:
+def engine(
+    of: Inputs, attributed: Mapping[int, str | Dated] | None = None, cut_off: time = MIDNIGHT
+) -> Engine:
     """An engine that knows these logins' contracts; login 1 is CT1's unless told otherwise."""
-    made = Engine(BOOK, of, accounts(of))
+    made = Engine(BOOK, of, accounts(of), cut_off=cut_off)
     told = {1: "CT1"} if attributed is None else attributed
     made.learn(FEED, {login: since_ever(to) for login, to in told.items()})
     return made
@@ -112,8 +115,8 @@ def accrue(
     left = remainders or Remainders()
     done, begin = [], 0
     while begin < len(deals):
-        end = begin + batch_length(deals[begin:], limit)
-        month = period(deals[begin].deal.at.date())
+        end = begin + batch_length(deals[begin:], limit, by.cut_off)
+        month = period(settlement_day(deals[begin].deal.at, by.cut_off))
         if not left.knows(month):
             left.learn(month, ())
         done.append(compute(by, left, FEED, deals[begin:end]))

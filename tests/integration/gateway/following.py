@@ -80,7 +80,7 @@ class Partners:
             await post(self.conn, numbers, [entry])
         await self.conn.execute(
             "INSERT INTO ledger.accrual_batch VALUES"
-            " ($1, $2, 1, $2, $2, $2, $2, $3, 0, 1, NULL, '', '', '', $4)",
+            " ($1, $2, 1, $2, $2, $2, $2, $3, $3, '00:00', 0, 1, NULL, '', '', '', $4)",
             book, line, day, at,
         )  # fmt: skip
         await self.conn.execute(

@@ -64,9 +64,10 @@ class Ground:
         self.api.clock.skew_s += timedelta(**time).total_seconds()
 
     def day_begins_in(self, minutes: float) -> None:
-        """Move the broker's clock to so long before a midnight."""
+        """Move the broker's clock on to so long before a midnight; it never goes back."""
         now = self.api.clock.now()
-        midnight = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+        following = now + timedelta(minutes=minutes, days=1)
+        midnight = datetime(following.year, following.month, following.day, tzinfo=UTC)
         self.later(seconds=(midnight - now).total_seconds() - minutes * 60)
 
 
@@ -83,8 +84,7 @@ async def ground(api: Api, database: Database) -> AsyncIterator[Ground]:
         try:
             yield Ground(api, earner, proxy, browser)
         finally:
-            for context in browser.contexts:
-                await context.close()
+            await browser.close()  # before what its streams are read from
             hub.cancel()
             await asyncio.gather(hub, return_exceptions=True)
 
@@ -290,8 +290,8 @@ async def test_a_visit_is_ended_by_its_button(ground: Ground) -> None:
 
     await visitor.page.get_by_role("button", name="End this visit").click()
 
-    heading = visitor.page.get_by_role("heading")
-    await expect(heading).to_have_text("Open the page with a new link", timeout=WAIT_MS)
+    over = visitor.page.get_by_role("heading", name="Open the page with a new link")
+    await expect(over).to_be_visible(timeout=WAIT_MS)
     assert await visitor.page.context.cookies() == []
     ground.proxy.cut_all()
     await expect(other.state).to_have_text(re.compile("ended"), timeout=WAIT_MS)

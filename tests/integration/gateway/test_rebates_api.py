@@ -135,6 +135,47 @@ async def test_lines_are_read_in_order_and_newest_first(
     assert (await read(api, f"{path}?after={last}"))["data"] == []
 
 
+async def test_lines_as_of_a_closed_moment_stay_as_they_were(
+    api: Api, earner: Earner, chain: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    """A later batch changes nothing in any page of the moment; a moment that is open is refused."""
+    partner, _ = chain
+    path = f"/v1/partners/{partner['partner']}/lines"
+    await earner.earns(partner, "0.1", "0.2", "0.3")
+    first = (await read(api, f"{path}"))["data"]
+    at = datetime.fromisoformat(first[-1]["at"])
+    moment, before = (
+        each.isoformat().replace("+", "%2B") for each in (at, at - timedelta(microseconds=1))
+    )
+    await earner.earns(partner, "2", "3")  # behind the moment, though it may not be closed yet
+    async with asyncio.timeout(20):
+        while (await api.call("GET", f"{path}?as_of={moment}")).status == 409:
+            await asyncio.sleep(0.2)
+
+    assert len((await read(api, path))["data"]) == 5
+    then = await read(api, f"{path}?as_of={moment}")
+    assert (then["data"], then["next"]) == (first, None)
+    assert datetime.fromisoformat(then["as_of"]) == at
+    newest = await read(api, f"{path}?newest=true&as_of={moment}")
+    assert (newest["data"], newest["next"]) == (first[::-1], None)
+    last = first[-1]["no"]
+    page = await read(api, f"{path}?as_of={moment}&limit=2")
+    assert (page["data"], page["next"]) == (first[:2], first[1]["no"])
+    page = await read(api, f"{path}?as_of={moment}&limit=2&after={page['next']}")
+    assert (page["data"], page["next"]) == (first[2:], None)
+    older = await read(api, f"{path}?newest=true&before={last}&as_of={moment}")
+    assert older["data"] == first[-2::-1]
+    for way in ("", "&newest=true"):
+        assert (await read(api, f"{path}?as_of={before}{way}"))["data"] == []
+    held = await read(api, f"/v1/partners/{partner['partner']}/balances?as_of={moment}")
+    assert held["contracts"][0]["lines"] == len(first)
+    ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+", "%2B")
+    lone = await api.new_partner("lone")
+    for of in (partner["partner"], lone["id"]):  # who has no contract yet may have lines by then
+        refused = await api.call("GET", f"/v1/partners/{of}/lines?as_of={ahead}")
+        assert (refused.status, (await refused.json())["code"]) == (409, "not-closed")
+
+
 async def test_a_partner_with_several_contracts_names_one(api: Api) -> None:
     """Lines are counted within a book, so a page is of one contract."""
     contract = await api.new_contract()

@@ -438,3 +438,34 @@ async def test_effects_name_whom_a_version_concerns(api: Api) -> None:
     assert seen["roles"] == [
         {"role": "reader", "people": ["rita"], "gains": ["deposits:read"], "loses": []}
     ]
+
+
+async def test_a_plan_that_comes_back_in_another_currency_never_takes_effect(api: Api) -> None:
+    """What was published before it was drafted is seen at the end: it is outdated, with the why."""
+    plan: dict[str, Any] = {}
+
+    def without(wanted: Document) -> None:
+        plan.update(named(wanted, "plan", "eu-partner"))
+        wanted["plan"] = [each for each in wanted["plan"] if each["id"] != "eu-partner"]
+
+    def back(wanted: Document) -> None:
+        wanted["plan"].append(plan | {"currency": "USD"})
+
+    gone = await drafted(api, without)
+    await told(await asks(api, gone), 202)
+    await agreed(api, gone)
+    await follower(api).look()
+    assert api.parts.rules.now.hash == gone["hash"]
+    other = await drafted(api, back)
+    await told(await asks(api, other), 202)
+    await agreed(api, other)
+
+    await follower(api).look()
+
+    assert api.parts.rules.now.hash == gone["hash"]
+    assert (await shown(api, other))["state"] == "outdated"
+    [(subject, reason)] = await api.rows(
+        "SELECT subject, reason FROM gateway.item WHERE kind = 'rulebook-outdated'"
+    )
+    assert subject == other["id"]
+    assert "`eu-partner` was published in EUR" in reason

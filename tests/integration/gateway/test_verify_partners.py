@@ -15,6 +15,11 @@ from gateway import verify
 UPPER, LOWER = (
     f"(SELECT id FROM gateway.contract WHERE code = '{it}')" for it in ("UPPER", "LOWER")
 )
+_IN_DOLLARS = (
+    "INSERT INTO ledger.plan_version (plan, hash, body, since) "
+    """SELECT plan, 'dollars', jsonb_set(body, '{{currency}}', '"USD"'), {} """
+    "FROM ledger.plan_version WHERE plan = 'eu-partner'"
+)
 
 TAMPERED: Sequence[tuple[str, str, set[str]]] = (
     (
@@ -72,7 +77,27 @@ TAMPERED: Sequence[tuple[str, str, set[str]]] = (
     (
         "a contract is on a plan of another currency",
         f"UPDATE gateway.contract_terms SET plan = 'int-master' WHERE contract_id = {LOWER}",
+        {"plan-off-currency"},
+    ),
+    (
+        "a contract is on a plan that was never published",
+        f"UPDATE gateway.contract_terms SET plan = 'nothing' WHERE contract_id = {LOWER}",
         {"contract-incomplete"},
+    ),
+    (
+        "a plan was in another currency for a while, and is as it was again",
+        (
+            f"{_IN_DOLLARS.format('now()')}; "
+            "INSERT INTO ledger.plan_version (plan, hash, body, since) "
+            "SELECT plan, hash, body, now() + interval '1 second' FROM ledger.plan_version "
+            "WHERE plan = 'eu-partner' AND hash <> 'dollars'"
+        ),
+        {"plan-off-currency", "plan-altered"},
+    ),
+    (
+        "a plan was in another currency before anybody was on it",  # nothing was paid by it
+        _IN_DOLLARS.format("'2020-01-01'"),
+        {"plan-altered"},
     ),
     (
         "the partner of a contract was removed",

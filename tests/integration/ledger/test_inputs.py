@@ -25,9 +25,9 @@ SELECT EXISTS (
 """
 
 
-def plan(per_lot: str = "5", id: str = "basic") -> Plan:
+def plan(per_lot: str = "5", id: str = "basic", currency: str = "USD") -> Plan:
     """A plan of one rate."""
-    return Plan(id, "USD", "differential", (rate(per_lot, 2, symbol="EURUSD"),))
+    return Plan(id, currency, "differential", (rate(per_lot, 2, symbol="EURUSD"),))
 
 
 @pytest_asyncio.fixture
@@ -81,6 +81,38 @@ async def test_a_plan_is_a_version_each_time_its_content_changes(conn: asyncpg.C
     assert since == sorted(set(since))
     assert await inputs.plan_version(conn, found["basic"][1].id) == found["basic"][1]
     assert await inputs.plan_version(conn, 0) is None
+
+
+async def test_a_plan_never_changes_its_currency(conn: asyncpg.Connection) -> None:
+    """Contracts on it would be paid the new numbers in the old currency: then nothing is published,
+    not even beside it, and no input moves; its rates may change as before.
+    """
+    await publish(conn, plan("5"), plan("1", "other"))
+    euro = plan("5", currency="EUR")
+    with pytest.raises(inputs.CurrencyChanged, match="basic") as refused:
+        await publish(conn, euro, plan("2", "other"), plan("3", "new", "EUR"))
+    assert refused.value.was == {"basic": "USD"}
+    await publish(conn, plan("1", "other"))  # without it, as when it was taken out of the rulebook
+    with pytest.raises(inputs.CurrencyChanged):
+        await publish(conn, euro)
+    found = await inputs.plan_versions(conn)
+    assert {id: len(versions) for id, versions in found.items()} == {"basic": 1, "other": 1}
+    assert await versions(conn) == [1, 1]
+    assert await publish(conn, plan("6")) == 1
+
+
+async def test_of_two_currencies_published_at_once_one_is_refused(
+    conn: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    """The second looks again when it has the lock, and finds the first one's."""
+    async with pool.acquire() as other:
+        async with conn.transaction():
+            await inputs.publish(conn, BOOKS, [plan()])
+            second = asyncio.create_task(publish(other, plan(currency="EUR")))
+            await somebody_waits(conn)
+        with pytest.raises(inputs.CurrencyChanged):
+            await second
+    assert [each.plan.currency for each in (await inputs.plan_versions(conn))["basic"]] == ["USD"]
 
 
 async def test_a_plan_is_in_force_from_after_the_accruals_that_did_not_know_it(

@@ -7,21 +7,24 @@ the journal anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from ledger.chart import ACCOUNTS
-from ledger.rebates import encode, proof
+from ledger.rebates import encode, evidence, pipeline, proof, reads
 from ledger.rebates.lines import Line
 from ledger.rebates.proof import Altered
 from ledger.verify import Wrong, verify
-from tests.support.earning import LONG_AGO, Earning, plan
+from tests.support.earning import LONG_AGO, Earning, plan, working
 from tests.support.servers import Database
 from tests.unit.ledger.values import NOON, balance_deal, deal
 
 DAY_S = 86_400
+CUT = datetime(2026, 3, 31, 12, tzinfo=UTC)
 MISPLACE = """
 UPDATE ledger.rebate_line SET account_id = (
        SELECT id FROM ledger.account WHERE owner = 'CTlone' AND kind = $1) WHERE no = 1
@@ -142,6 +145,59 @@ TAMPERED: dict[str, tuple[Sequence[str], set[str]]] = {
         ["UPDATE ledger.rebate_line SET reason = 99 WHERE no = 3"], {"line-altered"},
     ),
 }  # fmt: skip
+
+
+async def around_a_cut_off(earning: Earning) -> None:
+    """Deals of one day and of two months, because the book cuts off its last day at noon."""
+    gold = partial(deal, lots="0.0123", symbol="XAUUSD")
+    await earning.land(
+        *[gold(n, at=CUT - timedelta(minutes=1)) for n in range(1, 5)],
+        *[gold(n, at=CUT) for n in range(5, 9)],
+    )
+    async with working(earning.owned(cut_off=CUT.time())):
+        await earning.until_caught_up()
+
+
+async def test_what_is_left_over_is_carried_by_settlement_days(earning: Earning) -> None:
+    """From the cut-off on a deal is of the next day, here of the next month; its entry is not."""
+    await around_a_cut_off(earning)
+    march, april = date(2026, 3, 31), date(2026, 4, 1)
+    assert await earning.rows(
+        "SELECT first_deal, b.day, settles, effective FROM ledger.accrual_batch b"
+        " JOIN ledger.entry e ON e.id = b.entry_id ORDER BY 1"
+    ) == [(1, march, march, march), (5, march, april, march)]
+    assert await earning.rows(
+        "SELECT DISTINCT batch, period FROM ledger.remainder_step ORDER BY 1"
+    ) == [(1, date(2026, 3, 1)), (2, april)]
+    assert await proved(earning) == []
+    assert await verified(earning) == []
+    async with earning.pool.acquire() as conn:
+        for line in await reads.lines(conn, 1, "CTpartner", 0, 100):
+            assert (await evidence.explain(conn, line, earning.sources)).agrees
+
+
+async def test_a_batch_over_a_cut_off_is_named(
+    earning: Earning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deals of both sides in one batch, by whatever mistake: those that are not its own."""
+    monkeypatch.setattr(pipeline, "batch_length", lambda deals, limit, _: min(len(deals), limit))
+    await around_a_cut_off(earning)
+    (found,) = await proved(earning)
+    assert (found.code, found.subject) == ("batch-mixed", "1/1")
+    assert found.detail.startswith("deals [5, 6, 7, 8] are not settled on 2026-03-31")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["settles = '2026-04-01'", "cut_off = '11:00', settles = day + 1", "cut_off = '13:00'"],
+)
+async def test_a_settlement_day_that_was_changed_is_named(earning: Earning, change: str) -> None:
+    """It decides which month a rest is paid in: the content binds it, the deals prove it."""
+    await around_a_cut_off(earning)
+    await tamper(earning, f"UPDATE ledger.accrual_batch SET {change} WHERE batch = 1")
+    found = {each.code for each in await proved(earning) if each.subject == "1/1"}
+    assert "batch-altered" in found
+    assert ("batch-mixed" in found) == ("settles = '" in change)
 
 
 @pytest.mark.parametrize("change", TAMPERED)

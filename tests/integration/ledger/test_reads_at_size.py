@@ -34,9 +34,9 @@ SELECT 1, 1, n, n + 1000000, 0, 1, 5001, n, 0, 1, 0, 'EURUSD', 1, 1, 1, 2, 0, 0,
 """
 BATCHES_WRITTEN = """
 INSERT INTO ledger.accrual_batch (book_id, batch, feed, first_deal, last_deal, first_line,
-    last_line, day, inputs, epoch, entry_id, deals, lines, content, at)
+    last_line, day, settles, cut_off, inputs, epoch, entry_id, deals, lines, content, at)
 SELECT 1, 100 + n, 1, 100 + n * d, 99 + (n + 1) * d, 100 + n * d, 99 + (n + 1) * d,
-       $3::date + (n / 100)::int, 1, 1, 100 + n, '', '', '',
+       $3::date + (n / 100)::int, $3::date + (n / 100)::int, '00:00', 1, 1, 100 + n, '', '', '',
        $3::date::timestamp AT TIME ZONE 'UTC' + n / 100 * interval '1 day'
            + n % 100 * interval '1 minute'
   FROM generate_series(0, $1::bigint - 1) n, (SELECT $2::bigint) s (d)
@@ -191,6 +191,10 @@ async def test_balances_of_a_moment_are_its_last_batch(full: Full) -> None:
     assert (big.lines, big.today, big.accrued) == (150 * each, 50 * each, 150)
     assert (small.lines, small.today) == (150, 50)
     assert (big.last_line, small.last_line) == (99 + 150 * DEALS, 107 + 149 * DEALS)
+    async with full.acquire() as conn:
+        assert await reads.last_line_as_of(conn, 1, moment) == big.last_line
+        (line,) = await reads.lines(conn, 1, SMALL, small.last_line - 1, 51, big.last_line)
+    assert line.no == small.last_line
     assert big.at == BEGIN + timedelta(days=1, minutes=49)
     assert owed.earned == 150 * DEALS
     assert full.walked() == []

@@ -107,21 +107,38 @@ async def test_deals_of_a_server_whose_clock_is_ahead_are_not_cut_off() -> None:
         assert world.tickets == list(range(1, 20))
 
 
-async def test_after_an_outage_no_window_is_long_and_each_is_landed_before_the_next() -> None:
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_after_an_outage_no_window_is_long_and_each_is_landed_before_the_next(
+    *, restarted: bool
+) -> None:
     """Memory is that of a window, whatever the outage; the place moves with each."""
     world = await begun(window_s=600, rows_max=100)
+    calm = len(world.asked)
     for ticket in range(1, 2001):
         world.trade(ticket, at=START + ticket * 40)
     world.now += 86_400
-    await world.restart()
+    if restarted:
+        await world.restart()
     world.stored.clear()
     await world.feed.look()
     assert world.tickets == list(range(1, 2001))
-    assert max(until - since for _, since, until in world.asked[:-1]) <= 600
+    assert max(until - since for _, since, until in world.asked[calm:-1]) <= 600
     assert max(world.answered) <= 110
     places = [cursor.next or 0 for cursor in world.stored]
     assert places == sorted(places)
     assert len(places) > 100
+
+
+async def test_calm_looks_say_nothing_of_how_much_an_outage_left() -> None:
+    """A day of quiet looks, then a busy hour unseen: the first window after it is a short one."""
+    world = await begun(rows_max=100)
+    await world.pass_time(1000, each=10)
+    for ticket in range(1, 3601):
+        world.trade(ticket, at=world.now + ticket)
+    world.now += 3600
+    await world.feed.look()
+    assert world.tickets == list(range(1, 3601))
+    assert max(world.answered) <= 200
 
 
 async def test_where_deals_are_many_windows_become_short_and_grow_again() -> None:

@@ -49,7 +49,7 @@ def test_every_command_is_there() -> None:
     """The commands that the documents name exist."""
     names = {
         "serve", "demo", "check", "migrate", "verify", "keys", "people", "audit", "sim", "version",
-        "rulebook", "duties",
+        "rulebook", "duties", "scenario",
     }  # fmt: skip
     assert set(cli.commands) == names
 

@@ -91,7 +91,7 @@ def test_every_alert_says_how_grave_it_is_and_what_to_do() -> None:
     alerts = re.findall(r"- alert: (\w+)", rules)
     tested = set(re.findall(r"alertname: (\w+)", (PROMETHEUS / "alerts.test.yml").read_text()))
 
-    assert len(alerts) == 7
+    assert len(alerts) == 8
     assert tested == set(alerts)
     for word in ("severity: ", "summary: ", "action: ", "for: "):
         assert rules.count(word) == 7

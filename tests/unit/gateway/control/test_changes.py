@@ -134,6 +134,7 @@ def test_webhooks() -> None:
         (lambda it: named(it, "entity", "fx-eu").update(currency="USD"), "currency-changed"),
         (lambda it: named(it, "brand", "northgate").update(entity="fx-int"), "brand-moved"),
         (lambda it: it["entity"].pop(0), "entity-removed"),
+        (lambda it: it["plan"][0].update(currency="JPY"), "plan-currency-changed"),
         (
             lambda it: [
                 role.update(scopes=[each for each in role["scopes"] if each != "plans:publish"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from config.rulebook import Entity, Plan, PlanRate, Rulebook, SymbolGroup
+from config.rulebook import Brand, Entity, Plan, PlanRate, Rulebook, SymbolGroup
 from gateway.demo.partners import Contracted, Planned
 from gateway.demo.people import Known, Person
 from gateway.demo.rebates import Expected
@@ -14,11 +14,21 @@ NOVEMBER = int(datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp() * 1000)
 DECEMBER = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp() * 1000)
 
 
-def expected(*rates: str, mode: str = "differential") -> Expected:
+def expected(*rates: str, mode: str = "differential", cut_off: str = "00:00") -> Expected:
     """A chain of contracts C1, C2, ... from the client outward, each with its rate for EURUSD."""
     book = Rulebook(
         hash="",
-        entities=(Entity(id="e", name="E", jurisdiction="CY", book=1, currency="USD"),),
+        entities=(
+            Entity(
+                id="e",
+                name="E",
+                jurisdiction="CY",
+                book=1,
+                currency="USD",
+                settlement_cut_off=cut_off,
+            ),
+        ),
+        brands=(Brand(id="b", entity="e", name="B"),),
         symbol_groups=(SymbolGroup(id="fx", symbols=("EURUSD", "GBPUSD")),),
         plans=tuple(
             Plan(id=f"p{n}", currency="USD", mode=mode, rates=(PlanRate(group="fx", per_lot=rate),))
@@ -64,6 +74,15 @@ def test_what_is_below_a_minor_unit_adds_up_within_its_month() -> None:
     other = expected("0.40")
     other.add([deal("0.01")] * 2 + [deal("0.01", utc_ms=DECEMBER)] * 2)
     assert other.minor() == {"C1": 0}  # 0.8 of a cent in each month
+
+
+def test_a_month_ends_at_the_cut_off_of_its_last_day() -> None:
+    """What is dealt from then on is settled the day after, in the next month."""
+    for minute_ms, minor in ((-1, 0), (0, 1)):
+        sums = expected("0.40", cut_off="21:30")
+        at = DECEMBER - 150 * 60_000 + minute_ms
+        sums.add([deal("0.01", utc_ms=at)] * 2 + [deal("0.01", utc_ms=DECEMBER)])
+        assert sums.minor() == {"C1": minor}, minute_ms
 
 
 def test_a_direct_plan_pays_the_nearest_alone() -> None:

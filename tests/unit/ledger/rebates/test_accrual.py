@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
 import pytest
 
 from ledger.rebates import accrual
-from ledger.rebates.accrual import batch_length, compute_in_slices
+from ledger.rebates.accrual import batch_length, compute, compute_in_slices
+from ledger.rebates.days import MIDNIGHT, settlement_day
 from ledger.rebates.inputs import Inputs
-from ledger.rebates.lines import Line, LineKind, Reason
+from ledger.rebates.lines import UNIT, Line, LineKind, Reason
 from ledger.rebates.plans import PlanVersion
 from ledger.rebates.rounding import Remainders, period
 from tests.support.rebates import (
@@ -205,6 +206,33 @@ def test_a_batch_is_of_one_side_of_the_settlement_cut_off() -> None:
     deals = landed(deal(n, at=when) for n, when in enumerate(at, 1))
     lengths = [batch_length(deals[n:], cut_off=time(21)) for n in range(7)]
     assert lengths == [2, 1, 2, 1, 1, 1, 0]
+
+
+def test_a_batch_settles_on_the_day_on_which_its_period_ends() -> None:
+    """From the cut-off on it is the next day; what is left over is carried in that day's month."""
+    cut = datetime(2026, 3, 31, 21, tzinfo=UTC)
+    by = engine(ladder("0.40"), cut_off=time(21))
+    left = Remainders()
+    for month in (date(2026, 3, 1), date(2026, 4, 1)):
+        left.learn(month, ())
+    said = []
+    for no, at in enumerate((cut - timedelta(microseconds=1), cut, cut + timedelta(hours=4)), 1):
+        batch = compute(by, left, FEED, landed([deal(no, "0.01", at=at)], no))
+        exact = [each.exact for each in batch.remainders.values()]
+        said.append((batch.day.day, batch.settles, batch.cut_off, exact))
+    rest = 4 * UNIT // 10
+    assert said == [
+        (31, date(2026, 3, 31), time(21), [rest]),
+        (31, date(2026, 4, 1), time(21), [rest]),  # March's stays in March
+        (1, date(2026, 4, 1), time(21), [2 * rest]),
+    ]
+
+
+def test_a_cut_off_at_midnight_settles_on_the_calendar_day() -> None:
+    """It ends the day that it closes."""
+    begin = datetime(2026, 3, 31, tzinfo=UTC)
+    for at in (begin, begin + timedelta(days=1, microseconds=-1)):
+        assert settlement_day(at, MIDNIGHT) == begin.date()
 
 
 def test_what_was_never_learned_is_asked_for() -> None:

@@ -97,7 +97,7 @@ def nets(batches: Sequence[Computed], tickets: dict[int, int]) -> dict[tuple[int
 def rounding(batches: Sequence[Computed]) -> dict[tuple[int, object], int]:
     """What rounding lines paid, by account and period."""
     paid: dict[tuple[int, object], int] = defaultdict(int)
-    months = {number: period(batch.day) for number, batch in enumerate(batches, 1)}
+    months = {number: period(batch.settles) for number, batch in enumerate(batches, 1)}
     for line in lines(*batches):
         if line.kind == LineKind.ROUNDING:
             paid[line.account, months[line.batch]] += line.amount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import time, timedelta
 
 import msgspec
 import pytest
@@ -28,7 +28,8 @@ LINE = Line(book=2, no=5, batch=7, feed=3, deal_no=2**40 + 1, concerned_no=9, ac
 
 FACTS = Facts(
     book=1, batch=2, feed=3, first_deal=4, last_deal=5, first_line=6, last_line=7, day=T0.date(),
-    inputs=8, epoch=9, deals=b"d" * 32, lines=b"l" * 32, left={(10, 1): -(10**30), (9, 1): 11},
+    settles=T0.date(), cut_off=time(21), inputs=8, epoch=9,
+    deals=b"d" * 32, lines=b"l" * 32, left={(10, 1): -(10**30), (9, 1): 11},
 )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_the_canonical_bytes_of_deals_are_fixed() -> None:
 def test_the_content_of_a_batch_is_fixed() -> None:
     """Another form would make every old batch look altered."""
     assert link(b"", None, FACTS).hex() == (
-        "4875baa119d8aa38ae3c820d5db8c2f2d590ff1f0cd5b4019c8b90b87ca4514d"
+        "cee7469119e6289fd4dc767a9f46c1d2eac55c33e95bacfe1b527e00665d8596"
     )
     left = dict(reversed(FACTS.left.items()))
     assert link(b"", None, msgspec.structs.replace(FACTS, left=left)) == link(b"", None, FACTS)
@@ -95,7 +96,7 @@ def test_the_content_of_a_batch_binds_all_it_says(field: str) -> None:
     said = getattr(FACTS, field)
     other = {
         int: lambda: said + 1, bytes: lambda: said[::-1] + b"x",
-        dict: lambda: said | {(9, 1): 12},
+        dict: lambda: said | {(9, 1): 12}, time: lambda: said.replace(minute=1),
     }.get(type(said), lambda: said + timedelta(days=1))()  # fmt: skip
     changed = msgspec.structs.replace(FACTS, **{field: other})
     assert link(b"p", T0, changed) != link(b"p", T0, FACTS)
