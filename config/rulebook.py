@@ -94,7 +94,7 @@ ScopeOrNone = Annotated[
 ]
 CommandKind = Annotated[
     str,
-    Meta(pattern=r"^[a-z][a-z_]*\.[a-z][a-z_]*$", description="a kind such as `client.move`"),
+    Meta(pattern=r"^[a-z][a-z_-]*\.[a-z][a-z_-]*$", description="a kind such as `client.move`"),
 ]
 Symbol = Annotated[
     str,

@@ -19,7 +19,7 @@ Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 GivenReason = Annotated[str, Meta(max_length=500)]  # none is refused as `reason-missing`
 
 Moment = Annotated[datetime, Meta(tz=True)]
-KindName = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z_]*\.[a-z][a-z_]*)$", max_length=64)]
+KindName = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z_-]*\.[a-z][a-z_-]*)$", max_length=64)]
 EntityName = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9-]{0,31})$", max_length=32)]
 
 

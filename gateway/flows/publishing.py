@@ -96,8 +96,7 @@ class Publishing:
                 book = await self._content(conn, order)
             version = await asyncio.to_thread(self._version, command, order, rules, book)
             self._need(command, version)
-            async with self._pool.acquire() as conn:
-                done = await acts.acted(conn, command, *_drafting(version))
+            done = await self._judged(command, "rulebook.draft", version, _drafting(version))
             view = version_view(version)
             answer = Answer(201, msgspec.json.encode(view), _place(version))
             left = await self._lane.submit(
@@ -180,7 +179,7 @@ class Publishing:
                 missing = [AREAS[name] for name in version.areas if name not in version.agreed]
                 asked = [self._question(command, rules, version, area) for area in missing]
                 deeds = [deed for area in missing for deed in _deeds(area.draft, version.id)]
-            done = await self._judged(command, version, deeds)
+            done = await self._judged(command, "rulebook.publish", version, deeds)
             answer = Answer(202, msgspec.json.encode(version_view(after)), _place(version))
             left = await self._lane.submit(
                 Unit(
@@ -295,18 +294,21 @@ class Publishing:
         return version
 
     async def _judged(
-        self, command: Command, version: Version, deeds: Sequence[Deed]
+        self, command: Command, name: str, version: Version, deeds: Sequence[Deed]
     ) -> Sequence[Change]:
-        """The acts that asking to publish is; a refusal is audited."""
+        """The acts that a command is; a refusal is audited."""
         try:
             async with self._pool.acquire() as conn:
                 return await acts.acted(conn, command, *deeds)
         except Refusal as no:
-            tried = {"refused": no.code, **no.facts}
-            audit_id = self._ids.new("AU")
-            row = audited(command, "rulebook.publish", version.id, audit_id, after=tried)
-            await self._lane.submit(Unit((row,)))
+            await self._tried(command, name, version.id, no)
             raise
+
+    async def _tried(self, command: Command, name: str, subject: str, no: Refusal) -> None:
+        """Leave the trace of an attempt that is refused."""
+        tried = {"refused": no.code, **no.facts}
+        row = audited(command, name, subject, self._ids.new("AU"), after=tried)
+        await self._lane.submit(Unit((row,)))
 
     def _audited(self, command: Command, name: str, version: Version) -> Change:
         after = {

@@ -490,6 +490,7 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path="/v1/break-glass", scope="break-glass:read", handler=emergency.page,
+        masked=("break-glass:approve", "break-glass:request"),
         summary="List roles of emergencies, newest first", params=emergency.BrokenParams,
         responses={200: BrokenPage},
     ),

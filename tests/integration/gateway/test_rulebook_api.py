@@ -335,6 +335,11 @@ async def test_the_only_maker_of_cases_does_not_publish_their_policy(api: Api) -
     refused = await decides(api, question, "max")
     assert await code(refused) == (403, "duty-conflict")
     assert (await refused.json())["conflict"] == 25
+    tried = await api.rows(
+        "SELECT after->>'refused' AS code FROM gateway.audit"
+        " WHERE command = 'approval.decide' AND actor = 'max'"
+    )
+    assert [row["code"] for row in tried] == ["duty-conflict"]
     await told(await decides(api, question, "bob"), 200)
 
 

@@ -15,9 +15,11 @@ import msgspec
 import pytest
 
 from gateway.control import audit, keys
+from gateway.control.access import NONE, Caller, Held, Reach
 from gateway.control.items import item_opened
 from gateway.http.app import ROUTES
 from gateway.http.serving import PUBLIC
+from gateway.people import clients
 from ledger.facts import AccountName, Entry, Posting
 from ledger.units import Done, Unit
 from tests.integration.gateway.conftest import Api
@@ -33,6 +35,7 @@ ACCOUNT = """
 INSERT INTO bridge.account
 SELECT r.* FROM jsonb_populate_record(NULL::bridge.account, $1::text::jsonb) AS r
 """
+SEAT = "UPDATE gateway.client SET desk = $2 WHERE id = $1"
 CORNERS = (
     # mark, entity, book, brand, currency, plan, desk
     ("alpha", "fx-eu", 1, "northgate", "EUR", "eu-partner", "desk-one"),
@@ -67,7 +70,7 @@ async def fill(api: Api, row: tuple[Any, ...]) -> Corner:
                                       code=f"{mark.upper()}1")  # fmt: skip
     client = await api.new_client(f"{mark}-c", brand=brand, currency=currency,
                                   attribution={"code": contract["code"]})  # fmt: skip
-    await api.owner.execute("UPDATE gateway.client SET desk = $2 WHERE id = $1", client["id"], desk)
+    await api.owner.execute(SEAT, client["id"], desk)
     view = await api.walk(client, "registered", "kyc_pending", "kyc_under_review")
     asked = await api.move(view, "approved", reason=f"{mark} is in order")
     assert asked.status == 202, await asked.text()
@@ -272,4 +275,43 @@ async def test_payments_are_seen_masked_too(api: Api) -> None:
 
     assert [(it["masked"], it["reason"]) for it in told["sales"]] == [(True, "")] * 3
     assert [(it["masked"], it["reason"]) for it in told["support"]] == [(False, "alpha-why")] * 3
-    assert (await api.call("GET", trace, token=token)).status == 403
+    sales = await api.key("as.sales", owner="sales", entities=("fx-eu",))
+    assert (await api.call("GET", trace, token=sales)).status == 403
+
+
+async def test_a_query_and_the_pure_rule_find_the_same(api: Api) -> None:
+    """Of random callers with several grants each: what is listed is what `reaches` says."""
+    contract = await api.new_contract("p", code="CODE")
+    for number, (brand, desk, code) in enumerate(
+        [("northgate", "one", "CODE"), ("northgate", "two", ""), ("southbank", "one", ""),
+         ("eastwind", "", ""), ("northgate", "", "CODE"), ("southbank", "two", "")]
+    ):  # fmt: skip
+        more = {"attribution": {"code": code}} if code else {}
+        made = await api.new_client(f"c-{number}", brand=brand, **more)
+        await api.owner.execute(SEAT, made["id"], desk)
+    whole = Caller(key_id="", person="a", owner="a", grants=(Held("GR", "r", NONE, Reach()),))
+    chance, sizes = random.Random(4), set()
+    sets = {
+        "entities": ("fx-eu", "fx-int", "moon"), "brands": ("northgate", "southbank", "eastwind"),
+        "desks": ("one", "two"), "partners": (contract["id"], "CT" + "0" * 18),
+    }  # fmt: skip
+    async with api.pool.acquire() as conn:
+        everybody = await clients.page(conn, whole, state="", reference="", after="", limit=99)
+        for _ in range(200):
+            reaches = [
+                Reach(**{
+                    name: frozenset(chance.sample(tags, chance.randint(1, len(tags))))
+                    for name, tags in sets.items() if chance.random() < 0.4
+                })
+                for _ in range(chance.randint(0, 3))
+            ]  # fmt: skip
+            grants = tuple(Held(f"GR{n}", "r", NONE, reach) for n, reach in enumerate(reaches))
+            caller = msgspec.structs.replace(whole, grants=grants)
+            listed = await clients.page(conn, caller, state="", reference="", after="", limit=99)
+            assert listed == [it for it in everybody if caller.reaches(it.tags)], reaches
+            for it in everybody:
+                alone = await clients.find_within(conn, caller, it.id)
+                assert (alone is not None) is caller.reaches(it.tags), (reaches, it.tags)
+            sizes.add(len(listed))
+
+    assert len(sizes) > 3  # neither always all nor always nothing

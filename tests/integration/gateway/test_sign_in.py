@@ -310,7 +310,10 @@ async def test_another_proof_ends_what_the_old_one_opened(house: House) -> None:
     assert (await house.enter()).status == 201
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
 
 
 @pytest.mark.parametrize("proof", ["password", "identity"])
