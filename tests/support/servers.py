@@ -96,6 +96,7 @@ def open_folder() -> Path:
 def _in_memory() -> Path:
     """The same in memory, where there is room: copying a database is mostly making files."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_MIN
+    roomy = roomy and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # programs may stand there too
     return _opened(MEMORY if roomy else None)
 
 
