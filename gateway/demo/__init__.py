@@ -65,15 +65,9 @@ def main(
     *, headless: bool, seconds: float | None, summary: Path | None, fresh: bool, traders: int
 ) -> int:
     """Run the demo; the exit code: 0 when all is right, 1 when not or when it cannot start."""
-    book, findings = rulebooks.check(RULEBOOK)
-    if book is None:
-        raise click.ClickException(f"the sample rulebook is wrong: {findings[0].message}")
+    book = sample_rules()
     run = Run(headless, seconds, summary, fresh, traders)
-    place = Place(
-        folder=Path(os.environ.get("BROKERD_EMBEDDED__STATE_FOLDER", "state")).absolute(),
-        rulebook=RULEBOOK, run_as=os.environ.get("BROKERD_EMBEDDED__RUN_AS") or None,
-        environ=_inherited(os.environ), port=free_port(0 if headless else PORT), fresh=fresh,
-    )  # fmt: skip
+    place = place_of("", port=free_port(0 if headless else PORT), fresh=fresh)
     if summary is not None:
         summary.unlink(missing_ok=True)  # an old one must not pass for this run's
     try:
@@ -86,6 +80,23 @@ def main(
     except (ServersError, ChildFailed, Unexpected, aiohttp.ClientError, OSError) as error:
         click.echo(f"the demo cannot go on: {error}", err=True)
     return 1
+
+
+def sample_rules() -> Rulebook:
+    """The sample broker's rulebook."""
+    book, findings = rulebooks.check(RULEBOOK)
+    if book is None:
+        raise click.ClickException(f"the sample rulebook is wrong: {findings[0].message}")
+    return book
+
+
+def place_of(name: str, *, port: int, fresh: bool) -> Place:
+    """Where a sample broker of this name stands, as the environment says; "" is the demo's own."""
+    state = Path(os.environ.get("BROKERD_EMBEDDED__STATE_FOLDER", "state")).absolute()
+    return Place(
+        folder=state / name, rulebook=RULEBOOK, environ=_inherited(os.environ), port=port,
+        run_as=os.environ.get("BROKERD_EMBEDDED__RUN_AS") or None, fresh=fresh,
+    )  # fmt: skip
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ It is a composition root: time, chance and the environment are taken here.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -18,8 +17,7 @@ import click
 import msgspec
 
 from config.rulebook import Rulebook
-from gateway.control import rulebook as rulebooks
-from gateway.demo import auditors_day
+from gateway.demo import auditors_day, place_of, sample_rules
 from gateway.demo.api import Unexpected
 from gateway.demo.children import ChildFailed
 from gateway.demo.evidence import Evidence
@@ -28,8 +26,6 @@ from gateway.demo.world import Place, World, opened
 from gateway.opening import real_clocks
 from gateway.servers import ServersError
 from ledger.ids import Ids
-
-RULEBOOK: Final = Path(__file__).parents[2] / "config" / "demo"
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -48,15 +44,8 @@ def main(number: int, folder: Path) -> int:
     Its servers begin empty and keep their data apart from the demo's.
     """
     story = STORIES[number]
-    book, findings = rulebooks.check(RULEBOOK)
-    if book is None:
-        raise click.ClickException(f"the sample rulebook is wrong: {findings[0].message}")
-    state = Path(os.environ.get("BROKERD_EMBEDDED__STATE_FOLDER", "state")).absolute()
-    environ = {name: it for name, it in os.environ.items() if not name.startswith("BROKERD_")}
-    place = Place(
-        folder=state / f"scenario-{number}", rulebook=RULEBOOK, environ=environ, fresh=True,
-        run_as=os.environ.get("BROKERD_EMBEDDED__RUN_AS") or None, port=free_port(0),
-    )  # fmt: skip
+    book = sample_rules()
+    place = place_of(f"scenario-{number}", port=free_port(), fresh=True)
     try:
         return asyncio.run(_play(number, story, place, book, folder))
     except (ServersError, ChildFailed, Unexpected, aiohttp.ClientError, OSError) as error:

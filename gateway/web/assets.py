@@ -1,4 +1,4 @@
-"""Assets: scripts, styles and pictures of the pages, as they are served and as pages name them.
+"""Assets: the scripts, styles, pictures and templates that pages are made of, and their addresses.
 
 Knows each file's bytes, its address and its integrity hash. Refuses to serve a file that is not in
 its list: there is no way from an address to a folder.
@@ -14,6 +14,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
+from string import Template
 from typing import Final
 
 import msgspec
@@ -54,6 +55,12 @@ class Asset(msgspec.Struct, frozen=True):
 def load() -> dict[str, Asset]:
     """Every asset by its name; raises Altered when a file of others was changed."""
     return {name: _asset(name, file, pinned) for name, (file, pinned) in _FILES.items()}
+
+
+def template(name: str) -> Template:
+    """A page with blanks."""
+    folder = resources.files("gateway.web").joinpath("templates")
+    return Template(folder.joinpath(name).read_text(encoding="utf-8"))
 
 
 def _asset(name: str, file: str, pinned: str) -> Asset:

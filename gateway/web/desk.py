@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Final
 
 from gateway.control.access import Caller
-from gateway.web.assets import ASSETS
+from gateway.web.assets import ASSETS, template
 
 # address, name, and the permissions of which one opens it
 ROOMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
@@ -26,14 +24,9 @@ ROOMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 _WORK: Final = {"/desk/approvals": "?state=open", "/desk/items": "?state=open"}
 
 
-def _template(name: str) -> Template:
-    folder = resources.files("gateway.web").joinpath("templates")
-    return Template(folder.joinpath(name).read_text(encoding="utf-8"))
-
-
-_DOOR: Final = _template("sign_in.html")
-_FRAME: Final = _template("desk.html")
-_PLAIN: Final = _template("refused.html")
+_DOOR: Final = template("sign_in.html")
+_FRAME: Final = template("desk.html")
+_PLAIN: Final = template("plain.html")
 _FORM: Final = """\
 <form method="post" action="/sign-in">
 <div class="field"><label for="person">Name</label>
@@ -103,7 +96,7 @@ def refused(title: str, said: str) -> str:
     """A page for what was refused, with the way back."""
     body = f'<p class="said" role="alert">{escape(said)}</p>'
     back = '<p><a class="button" href="/desk">To the desk</a></p>'
-    return _PLAIN.substitute(_assets(), title=escape(title), body=f"{body}{back}")
+    return _PLAIN.substitute(_assets(), kind="door", title=escape(title), body=f"{body}{back}")
 
 
 def _open(caller: Caller, opens: tuple[str, ...]) -> bool:

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Final
 
 import msgspec
 
-from gateway.web.assets import ASSETS
+from gateway.web.assets import ASSETS, template
 from ledger import money
 from ledger.rebates.lines import LineKind, Reason
 from ledger.rebates.reads import ContractBalances, Line
@@ -39,14 +37,9 @@ _REASONS: Final[Mapping[int, str]] = {
 }
 
 
-def _template(name: str) -> Template:
-    folder = resources.files("gateway.web").joinpath("templates")
-    return Template(folder.joinpath(name).read_text(encoding="utf-8"))
-
-
-_PAGE: Final = _template("partner.html")
-_CLOSED: Final = _template("closed.html")
-_DOOR: Final = _template("door.html")
+_PAGE: Final = template("partner.html")
+_CLOSED: Final = template("plain.html")
+_DOOR: Final = template("door.html")
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -108,7 +101,9 @@ def rows(lines: Iterable[Line], day: date) -> str:
 
 def closed(title: str, text: str) -> str:
     """A page for those to whom the partner's page does not open."""
-    return _CLOSED.substitute(_assets(), title=escape(title), text=escape(text))
+    return _CLOSED.substitute(
+        _assets(), kind="closed", title=escape(title), body=f"<p>{escape(text)}</p>"
+    )
 
 
 def door(partner: str, token: str) -> str:
